@@ -2,6 +2,7 @@
 #
 #   PYTHON           the interpreter that makes .venv (Python 3.11 or newer)
 #   TORCH_INDEX_URL  the package index that torch comes from; empty: pip's own configuration
+#   UPGRADE          with `make lock`: not empty chooses the newest versions
 #   PYTEST_ARGS      more arguments for pytest, e.g. PYTEST_ARGS="-k gate -x"
 
 SHELL := /bin/bash
@@ -14,6 +15,7 @@ CANDIDATES := python3.11 python3 python3.12 python3.13
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
 TORCH_INDEX_URL ?=
+UPGRADE ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -109,9 +111,8 @@ format: $(STAMPS)/dev  ## Format the code and fix what ruff can fix
 # --- maintaining --------------------------------------------------------------------------------
 
 .PHONY: lock
-lock: $(STAMPS)/venv  ## Choose versions anew within pyproject's ranges and write the lock files
-	@$(PIP) install --quiet "pip-tools>=7.5,<8" "hatchling>=1.27,<2"
-	$(BIN)/python scripts/lock.py
+lock: $(STAMPS)/venv  ## Write the lock files from pyproject's ranges (UPGRADE=1: choose the newest versions)
+	$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
 
 .PHONY: clean
 clean:  ## Remove .venv, builds and caches
