@@ -1,0 +1,1 @@
+"""The small reference model: its world, its training and its evaluation."""
