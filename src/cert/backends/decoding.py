@@ -1,0 +1,122 @@
+"""The watched decoding loop: transformers' own, with one reduction a step and nothing else added.
+
+It is handed to ``generate`` as its ``custom_generate`` callable, so that ``generate`` prepares inputs,
+cache, logits processors and stopping criteria exactly as it does for an unwatched generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cert.backends.base import Sampling
+from cert.backends.reduction import StepColumns, StepReducer
+
+__all__ = ["Watch", "decode_watched"]
+
+
+@dataclass(slots=True)
+class Watch:
+    """What a batch of B generations is watched with, and what was recorded of it.
+
+    Attributes:
+        top_k: K, the candidates to keep a step.
+        limits: (B,) the most tokens each row may have.
+        generators: one source of random numbers a row, so that a row's sample does not depend on its
+            neighbours; empty for greedy decoding.
+        steps: the columns of each step, appended as the generation goes.
+        lengths: (B,) steps of each row, the one that ended it included.
+        failed: (B,) rows that were stopped since their logits give no distribution.
+        vocab_size: V, the width of the logits.
+        sampling: what was really used, with the model's own settings filled in.
+    """
+
+    top_k: int
+    limits: Sequence[int]
+    generators: Sequence[torch.Generator] = ()
+    steps: list[StepColumns] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    failed: list[bool] = field(default_factory=list)
+    vocab_size: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def columns(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Bring the records to the host: (B, T, 3 + K) floats and (B, T, 1 + K) ids."""
+        floats = torch.stack([step.floats for step in self.steps], dim=1)
+        ids = torch.stack([step.ids for step in self.steps], dim=1)
+        return floats.cpu().numpy().astype(np.float64), ids.cpu().numpy().astype(np.int64)
+
+
+def decode_watched(
+    model: Any,
+    input_ids: torch.Tensor,
+    logits_processor: Any,
+    stopping_criteria: Any,
+    generation_config: Any,
+    watch: Watch,
+    **model_kwargs: Any,
+) -> torch.Tensor:
+    """Generate until every row has ended, recording each step in ``watch``.
+
+    The signature and the calls on ``model`` are those of transformers' own sampling loop. The recorded
+    distribution is the raw one: it is read before any logits processor sees it.
+
+    Returns:
+        (B, prompt + T) the ids, padded after the end of each row.
+    """
+    reduce = StepReducer(watch.top_k)
+    rows, device = input_ids.shape[0], input_ids.device
+    limits = torch.tensor(watch.limits, device=device)
+    lengths = torch.zeros(rows, dtype=torch.long, device=device)
+    failed = torch.zeros(rows, dtype=torch.bool, device=device)
+    active = torch.ones(rows, dtype=torch.bool, device=device)
+    pad = generation_config.pad_token_id
+    outputs = model._prefill(input_ids, generation_config, model_kwargs)
+    with model._optimize_model_for_decode():
+        while True:
+            model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
+            logits = outputs.logits[:, -1].to(device=device, dtype=torch.float32)
+            # Else the logits of a long prompt would stay alive through the next forward pass.
+            del outputs
+            chosen = _choose(
+                input_ids, logits, logits_processor, generation_config.do_sample, watch.generators
+            )
+            step = reduce(logits, chosen)
+            watch.steps.append(step)
+            lengths += active
+            failed |= active & step.floats[:, 1].isnan()
+            input_ids = torch.cat((input_ids, torch.where(active, chosen, pad)[:, None]), dim=-1)
+            active = active & ~failed & (lengths < limits) & ~stopping_criteria(input_ids, None)
+            if not active.any():
+                break
+            model_inputs = model.prepare_inputs_for_generation(
+                input_ids, next_sequence_length=1 if model_kwargs["use_cache"] else None, **model_kwargs
+            )
+            outputs = model(**model_inputs, return_dict=True)
+    watch.lengths, watch.failed, watch.vocab_size = lengths.tolist(), failed.tolist(), logits.shape[-1]
+    if generation_config.do_sample:
+        config = generation_config
+        watch.sampling = Sampling(temperature=config.temperature, top_p=config.top_p, top_k=config.top_k)
+    return input_ids
+
+
+def _choose(
+    input_ids: torch.Tensor,
+    logits: torch.Tensor,
+    logits_processor: Any,
+    do_sample: bool,
+    generators: Sequence[torch.Generator],
+) -> torch.Tensor:
+    # Processors may write into what they are given, and the raw logits are still to be read.
+    scores = logits_processor(input_ids, logits.clone()) if len(logits_processor) else logits
+    if not do_sample:
+        return scores.argmax(dim=-1)
+    # A row of NaN would stop the whole batch here (on CUDA, the process); it is caught just after.
+    p = scores.softmax(dim=-1).nan_to_num_(nan=1.0)
+    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(p, generators, strict=True)]
+    return torch.cat(drawn)

@@ -1,0 +1,252 @@
+"""Models from a name to memory, without running anything that comes with them.
+
+A model directory is untrusted input. Weights are read from ``safetensors`` only, and Python code that a
+repository brings is never run, unless the caller allows it by name. A hub repository is first brought to
+the local cache without its pickles and then treated as a directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cert.core.errors import (
+    ConfigurationError,
+    DependencyMissingError,
+    InputError,
+    ModelLoadError,
+    ModelNotFoundError,
+    UnsafeModelError,
+)
+
+__all__ = ["REFERENCE", "LoadOptions", "LoadedModel", "load_model", "locate"]
+
+REFERENCE = "reference"
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.msgpack", "*.h5")
+_CODE_CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a model is loaded.
+
+    Attributes:
+        device: ``auto`` takes CUDA, then Apple's GPU, then the CPU.
+        dtype: ``auto`` is float32 on a CPU and the checkpoint's own type elsewhere.
+        revision: branch, tag or commit of a hub repository.
+        allow_pickle: read weights from ``torch.save`` files where there are no ``safetensors``. torch then
+            still refuses objects that are not weights.
+        allow_remote_code: run Python code of the model's repository. It can do all that you can.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    revision: str | None = None
+    allow_pickle: bool = False
+    allow_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory with its tokenizer."""
+
+    name: str
+    revision: str | None
+    model: Any
+    tokenizer: Any
+
+
+def load_model(name: str, options: LoadOptions | None = None) -> LoadedModel:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        name: ``reference``, a directory, or a hub id such as ``Qwen/Qwen2.5-7B``.
+        options: device, type, revision, and what is allowed besides safe weights.
+
+    Raises:
+        DependencyMissingError: torch or transformers is not installed.
+        ModelNotFoundError: there is no such model here, and none could be fetched.
+        UnsafeModelError: loading it would run code and was not allowed.
+        ModelLoadError: its files do not make a working model.
+    """
+    options = options or LoadOptions()
+    torch, transformers = _libraries()
+    device = _device(torch, options.device)
+    dtype = _dtype(torch, options.dtype, device)
+    directory, revision = locate(name, options)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=options.allow_remote_code, local_files_only=True
+        )
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            use_safetensors=not _reads_pickle(directory, options),
+            trust_remote_code=options.allow_remote_code,
+            local_files_only=True,
+        )
+        model.to(device).eval()
+    # Whatever a damaged or hostile directory provokes inside the libraries, it is this one failure.
+    except Exception as error:
+        raise ModelLoadError(
+            f"model '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}",
+            hint="check that the directory is complete and of a causal language model",
+            context={"model": name},
+        ) from error
+    return LoadedModel(name, revision, model, tokenizer)
+
+
+def locate(name: str, options: LoadOptions) -> tuple[Path, str | None]:
+    """Find the directory of a model, fetch it to the local cache if need be, and check that it is safe.
+
+    Returns:
+        The directory, and the commit of the hub repository or ``None``.
+    """
+    if not name.strip():
+        raise InputError("the name of a model is empty")
+    if name == REFERENCE:
+        from cert.reference import weights
+
+        directory, revision = weights.path(), None
+    elif Path(name).expanduser().exists():
+        directory, revision = Path(name).expanduser(), None
+    elif _looks_like_a_path(name):
+        raise ModelNotFoundError(
+            f"there is no model directory '{name}'",
+            hint="give an existing directory, a hub id such as 'Qwen/Qwen2.5-7B', or 'reference'",
+            context={"model": name},
+        )
+    else:
+        directory, revision = _fetch(name, options)
+    _check(name, directory, options)
+    return directory, revision
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep in name.replace("/", "")
+
+
+def _fetch(name: str, options: LoadOptions) -> tuple[Path, str | None]:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = _HUB_FILES + (["*.bin"] if options.allow_pickle else [])
+    patterns += ["*.py"] if options.allow_remote_code else []
+    try:
+        directory = Path(
+            huggingface_hub.snapshot_download(name, revision=options.revision, allow_patterns=patterns)
+        )
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFoundError(
+            f"model '{name}' is neither a directory nor in the local cache, and could not be fetched: "
+            f"{_first_line(error)}",
+            hint=f"without a network: run 'hf download {name}' on a machine that has one and give the copied "
+            "directory as the model, or use the model that comes with the package, 'reference'",
+            context={"model": name, "revision": options.revision},
+        ) from error
+    # The cache names a snapshot's directory after its commit.
+    return directory, directory.name
+
+
+def _check(name: str, directory: Path, options: LoadOptions) -> None:
+    if not (directory / "config.json").is_file():
+        raise ModelLoadError(
+            f"'{name}' is not a model directory: it has no config.json",
+            hint="give the directory that holds config.json, the tokenizer and the weights",
+            context={"model": name},
+        )
+    code = sorted(_remote_code(directory))
+    if code and not options.allow_remote_code:
+        raise UnsafeModelError(
+            f"model '{name}' asks to run Python code of its own ('auto_map' in {', '.join(code)})",
+            hint="read that code first; then allow it for this model with allow_remote_code=True",
+            context={"model": name, "files": code},
+        )
+    if any(directory.glob("*.safetensors")):
+        if (directory / "adapter_model.bin").exists() and not (
+            directory / "adapter_model.safetensors"
+        ).exists():
+            _refuse_pickle(name, ["adapter_model.bin"], options)
+        return
+    pickles = sorted(path.name for pattern in _PICKLES for path in directory.glob(pattern))
+    if not pickles:
+        raise ModelLoadError(f"model '{name}' has no weights (*.safetensors)", context={"model": name})
+    _refuse_pickle(name, pickles, options)
+
+
+def _refuse_pickle(name: str, files: list[str], options: LoadOptions) -> None:
+    if not options.allow_pickle:
+        raise UnsafeModelError(
+            f"model '{name}' has pickled weights, which can run code when read ({', '.join(files)})",
+            hint="convert them to safetensors, or allow them for this model with allow_pickle=True",
+            context={"model": name, "files": files},
+        )
+
+
+def _reads_pickle(directory: Path, options: LoadOptions) -> bool:
+    return options.allow_pickle and not any(directory.glob("*.safetensors"))
+
+
+def _remote_code(directory: Path) -> Iterator[str]:
+    for file in _CODE_CONFIGS:
+        path = directory / file
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ModelLoadError(f"{file} of the model is not readable JSON: {_first_line(error)}") from error
+        if isinstance(content, dict) and "auto_map" in content:
+            yield file
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise DependencyMissingError(
+            f"in-process models need the package '{error.name}'",
+            hint="pip install 'cert-framework[local]'",
+            context={"package": error.name},
+        ) from error
+    return torch, transformers
+
+
+def _device(torch: Any, name: str) -> Any:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(f"unknown device '{name}'", hint="auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"device '{name}' is not here: torch sees no CUDA device", hint="use cpu or auto"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigurationError(
+            f"device '{name}' is not here: torch sees no Apple GPU", hint="use cpu or auto"
+        )
+    return device
+
+
+def _dtype(torch: Any, name: str, device: Any) -> Any:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise ConfigurationError(f"unknown dtype '{name}'", hint=f"auto, {', '.join(known)}")
+    return known[name]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
