@@ -23,7 +23,7 @@ from cert.core.errors import (
     UnsafeModelError,
 )
 
-__all__ = ["REFERENCE", "LoadOptions", "LoadedModel", "load_model", "locate"]
+__all__ = ["REFERENCE", "LoadOptions", "LoadedModel", "load_model", "locate", "peek_vocab_size"]
 
 REFERENCE = "reference"
 
@@ -128,6 +128,23 @@ def locate(name: str, options: LoadOptions) -> tuple[Path, str | None]:
     return directory, revision
 
 
+def peek_vocab_size(name: str, options: LoadOptions) -> int | None:
+    """Return the size of a model's vocabulary without loading it.
+
+    Returns:
+        The size that config.json names; ``None`` if it names none, or for a hub id, which is not fetched.
+
+    Raises:
+        ResourceError: the directory is not there, not safe or not a model's.
+    """
+    if not (name == REFERENCE or _looks_like_a_path(name) or Path(name).expanduser().exists()):
+        return None
+    directory, _ = locate(name, options)
+    config = _read_json(directory / "config.json")
+    size = config.get("text_config", config).get("vocab_size") if isinstance(config, dict) else None
+    return size if isinstance(size, int) else None
+
+
 def _looks_like_a_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep in name.replace("/", "")
 
@@ -198,12 +215,18 @@ def _remote_code(directory: Path) -> Iterator[str]:
         path = directory / file
         if not path.is_file():
             continue
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ModelLoadError(f"{file} of the model is not readable JSON: {_first_line(error)}") from error
+        content = _read_json(path)
         if isinstance(content, dict) and "auto_map" in content:
             yield file
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(
+            f"{path.name} of the model is not readable JSON: {_first_line(error)}"
+        ) from error
 
 
 def _libraries() -> tuple[Any, Any]:

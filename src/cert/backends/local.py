@@ -230,7 +230,7 @@ class LocalBackend:
         device = self.model.device
         return [torch.Generator(device).manual_seed(seed) for seed in seeds if seed is not None]
 
-    def _generation_config(self, sampling: Sampling, max_new_tokens: int) -> GenerationConfig:
+    def _generation_config(self, sampling: Sampling, max_new_tokens: int) -> Any:
         # What is None here is filled from the model's own generation config, as plain generate does.
         config: Any = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
             max_new_tokens=max_new_tokens,

@@ -1,0 +1,156 @@
+"""The gate: threshold rules on the signals of a generation, a verdict, and the reasons for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from cert.signals import GenerationSignals, StepSignals
+
+__all__ = ["Check", "GateDecision", "Thresholds", "Verdict", "decide"]
+
+Verdict: TypeAlias = Literal["pass", "fail", "undecided", "not_measured"]
+
+# What decides when rules disagree: a failure is a failure whatever else is unknown, and a rule that could
+# not be measured leaves no ground for a pass.
+_PRECEDENCE: tuple[Verdict, ...] = ("fail", "not_measured", "undecided", "pass")
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The largest values that pass; ``None`` leaves a rule out.
+
+    Attributes:
+        perplexity: for the mean of the per-token perplexities 1 / p(y).
+        entropy: for the largest entropy of a step, in nats.
+        top_k_entropy: for the largest top-K entropy of a step, in nats.
+        surprise: for the cumulative surprise at the end, in nats.
+    """
+
+    perplexity: float | None
+    entropy: float | None
+    top_k_entropy: float | None
+    surprise: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule applied to one generation.
+
+    Attributes:
+        signal: the signal, as `StepSignals` and `GenerationSignals` name it.
+        statistic: what is taken of it over the tokens: ``mean``, ``max`` or ``final``.
+        threshold: the largest value that passes.
+        lower, upper: the value, or the bounds of it where only the top K were seen; NaN if not measured.
+        outcome: ``undecided`` where the threshold lies between the bounds.
+        token: index of the token with the largest value of the signal, counted from 0, or ``None``.
+        reason: one sentence for people.
+    """
+
+    signal: str
+    statistic: str
+    threshold: float
+    lower: float
+    upper: float
+    outcome: Verdict
+    token: int | None
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data; what is not measured is ``None``."""
+        data = asdict(self)
+        for bound in ("lower", "upper"):
+            data[bound] = data[bound] if math.isfinite(data[bound]) else None
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """What the gate says of one generation.
+
+    Attributes:
+        verdict: ``fail`` if a rule fails; else ``not_measured`` if one could not be measured (or there is
+            none); else ``undecided`` if one is; else ``pass``.
+        checks: every rule with its value and reason.
+        profile: the name of the set of thresholds.
+        calibrated: whether the thresholds come with a certificate; false for every fixed set.
+    """
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    profile: str
+    calibrated: bool = False
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons of the checks that did not pass, or of all when all passed."""
+        return tuple(c.reason for c in self.checks if c.outcome == self.verdict) or ("no rule is set",)
+
+
+def decide(
+    step: StepSignals,
+    signals: GenerationSignals,
+    thresholds: Thresholds,
+    *,
+    tokens: Sequence[str],
+    profile: str,
+) -> GateDecision:
+    """Apply the rules; a value passes if it is at most its threshold."""
+    s = signals
+    rules = (
+        ("perplexity", "mean", thresholds.perplexity, s.mean_token_perplexity, s.mean_token_perplexity),
+        ("entropy", "max", thresholds.entropy, s.max_entropy_lower, s.max_entropy_upper),
+        ("top_k_entropy", "max", thresholds.top_k_entropy, s.max_top_k_entropy, s.max_top_k_entropy),
+        ("cumulative_surprise", "final", thresholds.surprise, s.final_surprise, s.final_surprise),
+    )
+    peaks = {
+        "perplexity": step.perplexity,
+        "entropy": step.entropy_lower,
+        "top_k_entropy": step.top_k_entropy,
+    }
+    checks = []
+    for signal, statistic, threshold, lower, upper in rules:
+        if threshold is None:
+            continue
+        outcome = _outcome(lower, upper, threshold)
+        peak = peaks.get(signal)
+        measured = peak is not None and len(peak) > 0 and not np.isnan(peak).any()
+        token = int(np.argmax(peak)) if peak is not None and measured else None
+        where = "" if token is None else f" at token {token} ‘{tokens[token]}’"
+        if token is not None and peak is not None and statistic == "mean":
+            where = f" (highest {peak[token]:.4g}{where})"
+        reason = _reason(signal, statistic, outcome, threshold, lower, upper, where)
+        checks.append(Check(signal, statistic, threshold, lower, upper, outcome, token, reason))
+    outcomes = {check.outcome for check in checks}
+    verdict: Verdict = next((v for v in _PRECEDENCE if v in outcomes), "not_measured")
+    return GateDecision(verdict, tuple(checks), profile)
+
+
+def _outcome(lower: float, upper: float, threshold: float) -> Verdict:
+    if math.isnan(lower):
+        return "not_measured"
+    if lower > threshold:
+        return "fail"
+    # Without an upper bound (the size of the vocabulary is not known) a pass can't be told.
+    return "pass" if upper <= threshold else "undecided"
+
+
+def _reason(
+    signal: str, statistic: str, outcome: Verdict, threshold: float, lower: float, upper: float, where: str
+) -> str:
+    name = {"mean": "mean ", "max": "", "final": ""}[statistic] + signal.replace("_", " ").replace(
+        "top k", "top-K"
+    )
+    if outcome == "not_measured":
+        return f"{name} not measured"
+    if outcome == "fail":
+        at_least = "" if lower == upper else "at least "
+        return f"{name} {at_least}{lower:.4g} above {threshold:g}{where}"
+    if outcome == "undecided":
+        top = "unknown" if math.isnan(upper) else f"{upper:.4g}"
+        return f"{name} between {lower:.4g} and {top}, threshold {threshold:g}{where}"
+    return f"{name} {'' if lower == upper else 'at most '}{upper:.4g} within {threshold:g}{where}"
