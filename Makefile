@@ -23,9 +23,9 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Locks name every package, so nothing is resolved and nothing unhashed can slip in; torch comes after them.
-INSTALL_LOCK := $(PIP) install --quiet --no-deps --require-hashes -r
-INSTALL_TORCH := $(PIP) install --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -r requirements/torch.txt
-INSTALL_CERT := $(PIP) install --quiet --no-deps --no-build-isolation -e .
+INSTALL_LOCK := $(PIP) install -qq --no-deps --require-hashes -r
+INSTALL_TORCH := $(PIP) install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -r requirements/torch.txt
+INSTALL_CERT := $(PIP) install -qq --no-deps --no-build-isolation -e .
 
 .PHONY: help
 help:  ## List the targets
