@@ -17,7 +17,7 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-# Programs that tests start find the package too, installed or not (pytest's own `pythonpath` ends at this process).
+# Programs that tests start find the package too, installed or not; pytest's `pythonpath` is for this process.
 _sources = str(Path(__file__).parents[1] / "src")
 os.environ["PYTHONPATH"] = os.pathsep.join([_sources, *filter(None, [os.environ.get("PYTHONPATH")])])
 
