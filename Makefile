@@ -39,8 +39,8 @@ $(STAMPS)/venv:
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11 or newer found (looked for: $(CANDIDATES))." >&2; \
 		echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; fi
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is older than Python 3.11, or is no Python." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "$(PYTHON) is not there, or is not Python 3.11 or newer." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' || { \
 		echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
@@ -80,7 +80,7 @@ wheel: $(STAMPS)/dev  ## Build the wheel into dist/
 
 .PHONY: test
 test: lint types  ## Formatting, lint, layers, strict types and every test that pip alone can supply
-	$(BIN)/python -m pytest -m "not system and not network" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not system and not network" --durations=10 --durations-min=2 $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: $(STAMPS)/dev  ## Install Debian packages and run the tests that need them
