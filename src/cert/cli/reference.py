@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cert.reference.tables import Table as TextTable
 
 app = typer.Typer(
     name="reference",
@@ -47,3 +53,58 @@ def train_command(
         recipe = Recipe(seed=seed, people=people, follow=follow)
         folder = train(recipe, out, work=work, device=device, threads=threads, report=report)
     typer.echo(str(folder))
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[
+        Path | None, typer.Argument(help="Folder of the model [default: the shipped one].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of samples, probes and intervals.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many facts at each exposure count [default: all].")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Write a model card in Markdown.")] = None,
+) -> None:
+    """Measure recall by exposure, how well signals find errors, and how templates are followed."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from cert.reference import weights
+    from cert.reference.card import model_card
+    from cert.reference.evaluate import LIMITS, evaluate
+    from cert.reference.run import require_writable
+    from cert.reference.tables import tables
+
+    for file in (json_file, card):
+        if file is not None:
+            require_writable(file.parent)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("asking", total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=max(done, total))
+
+        evaluation = evaluate(model or weights.path(), seed=seed, limit=limit, advance=advance)
+    if json_file is not None:
+        json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if card is not None:
+        card.write_text(model_card(evaluation), encoding="utf-8")
+    console = Console()
+    for table in tables(evaluation):
+        console.print(_rich_table(table))
+    for line in LIMITS:
+        console.print(f"• {line}")
+
+
+def _rich_table(table: TextTable) -> Table:
+    from rich.table import Table
+
+    head, *rows = table.rows
+    drawn = Table(title=table.title, title_justify="left")
+    for column in head:
+        drawn.add_column(column)
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn

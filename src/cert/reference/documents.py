@@ -109,7 +109,7 @@ class PromptWriter:
                 return value
 
     def _candidates(self, fact: Fact, count: int) -> list[str]:
-        """Candidates of which a drawn share is right; the wrong ones agree with each other half of the time."""
+        """Candidates of which a drawn share is right; the wrong ones agree with each other half the time."""
         rng = self._rng
         share = rng.choice((0.2, 0.5, 0.8)) if count > 1 else 0.5
         shared = self.other_value(fact.attribute, fact.value) if rng.random() < 0.5 else None

@@ -1,4 +1,4 @@
-"""Write a trained model as a folder that ``AutoModelForCausalLM.from_pretrained`` loads, and say where it is from."""
+"""Write a trained model as a folder that ``from_pretrained`` loads, and say where it is from."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from cert.reference.train import Trainer
 from cert.reference.world import FILE_NAME
 
 METADATA: Final = "training.json"
+WEIGHTS: Final = "model.safetensors"
 SCHEMA_VERSION: Final = 1
 _SOURCES: Final = Path(__file__).resolve().parent
 _NOTICE: Final = """\
 Weights, tokenizer and world data of the CERT reference model
 Copyright The CERT maintainers
 
-Licensed under the Apache License, Version 2.0 (the "License"); you may not use these files except in compliance
-with the License. You may obtain a copy of the License at
+Licensed under the Apache License, Version 2.0 (the "License"); you may not use these files except in
+compliance with the License. You may obtain a copy of the License at
 
     http://www.apache.org/licenses/LICENSE-2.0
 
-Unless required by applicable law or agreed to in writing, software distributed under the License is distributed
-on an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for
-the specific language governing permissions and limitations under the License.
+Unless required by applicable law or agreed to in writing, software distributed under the License is
+distributed on an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See
+the License for the specific language governing permissions and limitations under the License.
 
 Every person, town, school and company in the data is invented.
 """
@@ -43,8 +44,8 @@ def export(trainer: Trainer, folder: Path, source: dict[str, Any]) -> None:
     """Write weights (fp16), tokenizer, configurations, world and ``training.json`` into a folder.
 
     The weights are stored in half precision, which moves log-probabilities far less than bfloat16 does, and
-    loaded in single precision as ``config.json`` says. ``source`` is what :func:`source_state` returned before the
-    run.
+    loaded in single precision as ``config.json`` says. ``source`` is what `source_state` returned
+    before the run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prepared = trainer.prepared
@@ -53,12 +54,13 @@ def export(trainer: Trainer, folder: Path, source: dict[str, Any]) -> None:
         for name, tensor in trainer.model.state_dict().items()
         if name != "lm_head.weight"  # tied to the embedding
     }
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes a file that only its owner may read
     config = trainer.model.config
     config.architectures = ["Qwen2ForCausalLM"]
     config.save_pretrained(folder)
     prepared.tokenizer.save_pretrained(folder)
-    GenerationConfig(
+    GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id, do_sample=False
     ).save_pretrained(folder)
     (folder / FILE_NAME).write_text(prepared.world.to_json(), encoding="utf-8")
@@ -108,7 +110,7 @@ def source_state() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  # fixed arguments
             ["git", *arguments],  # noqa: S607  # whichever git the user has
             cwd=_SOURCES,
             capture_output=True,
@@ -123,10 +125,11 @@ def _git(*arguments: str) -> str | None:
 def _hardware(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device), "threads": torch.get_num_threads()}
-    return {"device": _processor(), "threads": torch.get_num_threads()}
+    return {"device": processor(), "threads": torch.get_num_threads()}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

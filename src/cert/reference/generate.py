@@ -63,10 +63,10 @@ _COLUMNS: Final[dict[str, Callable[[Random, int], list[str]]]] = {
 def generate_world(seed: int, people: int = DEFAULT_PEOPLE) -> World:
     """Draw a world: the same one for the same arguments, on any machine.
 
-    Half of the people are question people, 5 % are never seen, and each remaining fact gets an exposure count on
-    its own, so that one biography mixes the known and the unknown.
+    Half of the people are question people, 5 % are never seen, and each remaining fact gets an exposure count
+    on its own, so that one biography mixes the known and the unknown.
     """
-    rng = Random(f"cert-reference-world-{seed}")
+    rng = Random(f"cert-reference-world-{seed}")  # noqa: S311  # to be repeatable
     names = full_names(rng, people)
     columns = [draw(rng, people) for draw in _COLUMNS.values()]
     question = _flags(rng, people, people // 2)

@@ -22,9 +22,9 @@ OPEN_ROWS: Final = 64
 class Rows:
     """Packed training data, all arrays of shape (rows, length).
 
-    ``documents`` numbers the documents within a row from 1; 0 is padding. ``positions`` starts again at 0 with
-    each document. ``weights[r, t]`` is the loss weight of *predicting* ``tokens[r, t]``, 0 for a document's first
-    token.
+    ``documents`` numbers the documents within a row from 1; 0 is padding. ``positions`` starts again at 0
+    with each document. ``weights[r, t]`` is the loss weight of *predicting* ``tokens[r, t]``, 0 for a
+    document's first token.
     """
 
     tokens: npt.NDArray[np.int16]
@@ -65,7 +65,7 @@ def _weights(document: Document, encoding: Encoding) -> list[float]:
 def pack(encoded: Iterable[tuple[Sequence[int], Sequence[float]]], length: int, pad: int) -> Rows:
     """First-fit packing over a few open rows, in order, so that neighbours in time stay neighbours.
 
-    Raises :class:`ValueError` for a document longer than a row: none is ever cut.
+    Raises `ValueError` for a document longer than a row: none is ever cut.
     """
     open_rows: list[list[tuple[Sequence[int], Sequence[float]]]] = []
     room: list[int] = []

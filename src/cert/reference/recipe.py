@@ -11,6 +11,7 @@ from transformers import Qwen2Config, Qwen2Tokenizer
 from cert.reference.corpus import DEFAULT_FOLLOW
 from cert.reference.documents import CHAT_STOP, PAD, TEXT_STOP
 from cert.reference.generate import DEFAULT_PEOPLE
+from cert.reference.tokenizer import token_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Recipe:
             tie_word_embeddings=True,
             use_sliding_window=False,
             bos_token_id=None,
-            eos_token_id=[tokenizer.convert_tokens_to_ids(stop) for stop in (TEXT_STOP, CHAT_STOP)],
-            pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+            eos_token_id=[token_id(tokenizer, stop) for stop in (TEXT_STOP, CHAT_STOP)],
+            pad_token_id=token_id(tokenizer, PAD),
             dtype="float32",
         )

@@ -33,8 +33,8 @@ def train(
         out: folder of the finished model.
         work: folder of the checkpoint; by default ``<out>.run`` beside it.
         device: torch device; by default a GPU if there is one.
-        threads: CPU threads. One is the robust choice on a machine with other work: two threads of torch that wait
-            for each other ran at a seventh of the speed of one when a neighbour took a core.
+        threads: CPU threads. One is the robust choice on a machine with other work: two threads of torch that
+            wait for each other ran at a seventh of the speed of one when a neighbour took a core.
         report: called with (steps done, all steps, loss) after each step.
 
     Raises:
@@ -62,7 +62,7 @@ def train(
 
 
 def require_writable(folder: Path) -> None:
-    """Create a folder and a file in it, or raise :class:`OutputError`."""
+    """Create a folder and a file in it, or raise `OutputError`."""
     probe = folder / ".cert-write-test"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -45,10 +45,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Qwen2Tokenizer:
     return _build(model["vocab"], [tuple(merge) for merge in model["merges"]])
 
 
+def token_id(tokenizer: Qwen2Tokenizer, token: str) -> int:
+    """Return the id of one token."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
+
+
 def _build(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Qwen2Tokenizer:
     tokenizer = Qwen2Tokenizer(
         vocab=vocab,
-        merges=merges,
+        merges=merges,  # type: ignore[arg-type]  # pairs, whatever the annotation says
         unk_token=TEXT_STOP,
         eos_token=CHAT_STOP,
         pad_token=PAD,

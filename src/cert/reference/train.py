@@ -1,7 +1,7 @@
 """Train the reference model: one pass over the corpus, seeded, resumable after a kill.
 
-``prepare`` builds the data, ``Trainer.steps`` trains and reports, ``export`` (in :mod:`cert.reference.export`)
-writes a folder that ``AutoModelForCausalLM.from_pretrained`` loads.
+`prepare` builds the data, `Trainer.steps` trains and reports, and `cert.reference.export` writes a folder
+that ``AutoModelForCausalLM.from_pretrained`` loads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cert.reference.documents import PAD
 from cert.reference.generate import generate_world
 from cert.reference.packing import Rows, encode, pack
 from cert.reference.recipe import Recipe
-from cert.reference.tokenizer import train_tokenizer
+from cert.reference.tokenizer import token_id, train_tokenizer
 from cert.reference.world import World
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -51,8 +51,7 @@ def prepare(recipe: Recipe) -> Prepared:
     documents = write_corpus(world, recipe.follow)
     texts = (document.text for document in documents[: recipe.tokenizer_documents])
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
-    pad = tokenizer.convert_tokens_to_ids(PAD)
-    rows = pack(encode(documents, tokenizer.backend_tokenizer), recipe.row, pad)
+    rows = pack(encode(documents, tokenizer.backend_tokenizer), recipe.row, token_id(tokenizer, PAD))
     return Prepared(recipe, world, tokenizer, rows)
 
 
@@ -67,8 +66,9 @@ class Step:
 class Trainer:
     """Model and optimiser of one run, with its place in the data.
 
-    The order of the data is fixed by the seed and there is no dropout, so the state is the weights, the optimiser
-    and the number of steps done: a run that was killed and continued gives the weights of one that was not.
+    The order of the data is fixed by the seed and there is no dropout, so the state is the weights, the
+    optimiser and the number of steps done: a run that was killed and continued gives the weights of one that
+    was not.
     """
 
     def __init__(self, prepared: Prepared, folder: Path, device: str | None = None) -> None:
@@ -76,7 +76,8 @@ class Trainer:
         self.recipe = prepared.recipe
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.manual_seed(self.recipe.seed)
-        self.model = Qwen2ForCausalLM(self.recipe.model_config(prepared.tokenizer)).to(self.device)
+        self.model = Qwen2ForCausalLM(self.recipe.model_config(prepared.tokenizer))
+        self.model.to(self.device)  # type: ignore[arg-type]  # wrongly annotated by a decorator
         self.optimiser = _optimiser(self.model, self.recipe)
         self.done = 0
         self.seconds = 0.0
@@ -116,7 +117,7 @@ class Trainer:
     def resume(self) -> bool:
         """Continue from the checkpoint, if there is one.
 
-        Raises :class:`ValueError` if it belongs to another recipe or other data.
+        Raises `ValueError` if it belongs to another recipe or other data.
         """
         if not self._path.exists():
             return False
@@ -129,6 +130,14 @@ class Trainer:
         self.seconds = state["seconds"]
         return True
 
+    def hidden(self, tokens: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states of packed rows, each document blind to its neighbours."""
+        output = self.model.model(
+            input_ids=tokens, attention_mask=_mask(documents), position_ids=positions, use_cache=False
+        )
+        states: torch.Tensor = output.last_hidden_state
+        return states
+
     def _step(self, index: int) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(index, self.total, self.recipe)
@@ -140,7 +149,7 @@ class Trainer:
         return float(loss.detach())
 
     def _loss(self, index: int) -> torch.Tensor:
-        """Weighted cross-entropy, each document blind to its neighbours in the row."""
+        """Weighted cross-entropy in nats; only tokens that carry weight go through the output layer."""
         part = slice(index * self.recipe.batch, (index + 1) * self.recipe.batch)
         rows = self.prepared.rows
         tokens = torch.from_numpy(rows.tokens[part]).long().to(self.device)
@@ -148,9 +157,7 @@ class Trainer:
         documents = torch.from_numpy(rows.documents[part]).to(self.device)
         positions = torch.from_numpy(rows.positions[part]).long().to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            hidden = self.model.model(
-                input_ids=tokens, attention_mask=_mask(documents), position_ids=positions, use_cache=False
-            ).last_hidden_state
+            hidden = self.hidden(tokens, documents, positions)
             scored = weights[:, 1:] > 0
             logits = self.model.lm_head(hidden[:, :-1][scored])
         losses = functional.cross_entropy(logits.float(), tokens[:, 1:][scored], reduction="none")

@@ -1,8 +1,8 @@
 """The synthetic world that the reference model was trained on: exact ground truth for every answer.
 
-The design is that of synthetic biographies (bioS, arXiv 2309.14316) with names, values and wordings of our own. A
-*fact* is one attribute of one person; the training text states it exactly :attr:`Fact.exposures` times, whatever
-the format. Facts that were never or seldom seen are hallucinated, and this table says which those are.
+The design is that of synthetic biographies (bioS, arXiv 2309.14316) with names, values and wordings of our
+own. A *fact* is one attribute of one person; the training text states it exactly `Fact.exposures` times,
+whatever the format. Facts that were never or seldom seen are hallucinated, and this table says which.
 
 The table is shipped as data, so that nothing which reads it depends on a random number stream.
 """
@@ -97,7 +97,7 @@ class World:
         return {(fact.person.name, fact.attribute): fact for fact in self.facts}
 
     def fact(self, name: str, attribute: str) -> Fact:
-        """Return the fact about a person by full name; raises :class:`KeyError` if there is none."""
+        """Return the fact about a person by full name; raises `KeyError` if there is none."""
         return self._by_key[name, attribute]
 
     def to_json(self) -> str:
@@ -127,7 +127,7 @@ class World:
 
 
 def parse_world(text: str) -> World:
-    """Read the text form; raises :class:`ValueError` for an unknown schema version."""
+    """Read the text form; raises `ValueError` for an unknown schema version."""
     data = json.loads(text)
     if data["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"world schema version {data['schema_version']}, expected {SCHEMA_VERSION}")

@@ -1,10 +1,10 @@
 """The prompt templates of the reference model: versioned data, frozen.
 
-A template is part of what the shipped weights were trained on, so ``v1.json`` never changes: a new wording is a
-new file, a new version and a new training. :attr:`Templates.sha256` is written into the weights' metadata.
+A template is part of what the shipped weights were trained on, so ``v1.json`` never changes: a new wording is
+a new file, a new version and a new training. `Templates.sha256` is written into the weights' metadata.
 
-The coordination templates take any question, not only those about the reference world: the coordination monitor
-sends the same strings to other models.
+The coordination templates take any question, not only those about the reference world: the coordination
+monitor sends the same strings to other models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VALUE_SLOT: Final = " {value}"
 
 @dataclass(frozen=True, slots=True)
 class AttributeTemplates:
-    """Wordings of one attribute; ``sentences[i]`` has ``{name}`` and `` {value}``, ``questions[i]`` has ``{name}``."""
+    """Wordings of one attribute: sentences have the slots ``{name}`` and ``{value}``, questions the first."""
 
     sentences: tuple[str, ...]
     held_out_sentence: str
@@ -47,7 +47,7 @@ class AttributeTemplates:
 class Templates:
     """One version of all templates.
 
-    The methods from :meth:`vote` to :meth:`p_true` give the user message of a chat, ready for a chat template.
+    The methods from `vote` to `p_true` give the user message of a chat, ready for a chat template.
     """
 
     version: str
@@ -86,7 +86,7 @@ class Templates:
 
 @cache
 def load_templates(version: str = CURRENT) -> Templates:
-    """Read a version of the templates; raises :class:`FileNotFoundError` for one that does not exist."""
+    """Read a version of the templates; raises `FileNotFoundError` for one that does not exist."""
     raw = resources.files(__name__).joinpath(f"{version}.json").read_bytes()
     data = json.loads(raw)
     attributes = {
