@@ -1,0 +1,100 @@
+"""The HTML report of watched generations: one file, no network, nothing in it that could run but its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from cert.trajectory import visible
+from cert.trajectory.report_numbers import number, probability
+from cert.trajectory.report_view import STEPS_PER_NAT, SURPRISAL_CLASSES, section
+from cert.trajectory.types import TrajectoryAnalysis
+
+__all__ = ["render_report"]
+
+
+def render_report(analyses: TrajectoryAnalysis | Sequence[TrajectoryAnalysis]) -> str:
+    """Return the page for one analysis or several, as a complete HTML document.
+
+    The same analyses give the same text. The page loads nothing; its security policy lets only its own
+    inline script and style through, by their hashes.
+
+    Raises:
+        ValueError: no analysis is given.
+    """
+    several = (analyses,) if isinstance(analyses, TrajectoryAnalysis) else tuple(analyses)
+    if not several:
+        raise ValueError("a report needs at least one analysis")
+    sections = [section(analysis, position) for position, analysis in enumerate(several, 1)]
+    style, library, script = _style(), _library(), _asset("report.js")
+    return _template().render(
+        sections=sections,
+        style=Markup(style),  # noqa: S704 - package data, not input
+        library=Markup(library),  # noqa: S704 - the same
+        script=Markup(script),  # noqa: S704 - the same
+        data=_script_json([entry["data"] for entry in sections]),
+        policy=_policy([library, script], [style]),
+        classes=range(SURPRISAL_CLASSES),
+        steps_per_nat=STEPS_PER_NAT,
+    )
+
+
+def _policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    def hashes(contents: Sequence[str]) -> str:
+        digests = (hashlib.sha256(content.encode()).digest() for content in contents)
+        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+    return (
+        f"default-src 'none'; script-src {hashes(scripts)}; style-src {hashes(styles)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _script_json(data: Any) -> Markup:
+    """JSON that can end neither the script element nor, in old parsers, a line of script."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)  # noqa: S704 - what could end the element is escaped above
+
+
+@cache
+def _style() -> str:
+    return _asset("uplot/uPlot.min.css") + _asset("report.css")
+
+
+@cache
+def _library() -> str:
+    # The licence asks to go with every copy, and every report is one.
+    return f"/*\n{_asset('uplot/LICENSE')}*/\n{_asset('uplot/uPlot.iife.min.js')}"
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("cert.trajectory").joinpath("assets", *name.split("/")).read_text("utf-8")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "runs": visible.runs,
+        "label": visible.label,
+        "number": number,
+        "probability": probability,
+    }
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,227 @@
+"""What the report shows of one analysis, worked out here so that the template only places it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cert._version import __version__
+from cert.trajectory.gate import Check, Verdict
+from cert.trajectory.report_charts import bounded, charts, rounded
+from cert.trajectory.report_numbers import NOT_MEASURED, interval, number
+from cert.trajectory.report_signals import signal_groups
+from cert.trajectory.types import TrajectoryAnalysis
+from cert.trajectory.visible import label
+
+__all__ = ["STEPS_PER_NAT", "SURPRISAL_CLASSES", "section"]
+
+SURPRISAL_CLASSES = 16
+STEPS_PER_NAT = 2
+_ALTERNATIVES = 8
+_SHORT = 280  # characters that fit beside the prompt in large type
+
+_VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "pass": ("Pass", "Every rule held."),
+    "fail": ("Fail", "At least one rule was exceeded."),
+    "undecided": ("Undecided", "Only bounds are known, and a threshold lies between them."),
+    "not_measured": ("Not measured", "A rule needs a number that this generation does not give."),
+}
+_OUTCOMES: dict[Verdict, str] = {
+    "pass": "within",
+    "fail": "above",
+    "undecided": "undecided",
+    "not_measured": NOT_MEASURED,
+}
+_RULES = {
+    ("perplexity", "mean"): "Mean token perplexity",
+    ("entropy", "max"): "Largest entropy, nats",
+    ("top_k_entropy", "max"): "Largest top-K entropy, nats",
+    ("cumulative_surprise", "final"): "Cumulative surprise, nats",
+}
+_ENDINGS = {
+    "stop": "the model ended the answer",
+    "length": "cut at the limit of new tokens",
+    "context_window": "the context window was full",
+}
+
+
+def section(analysis: TrajectoryAnalysis, position: int) -> dict[str, Any]:
+    """Return everything that the template and the script need of one analysis."""
+    g, decision = analysis.generation, analysis.decision
+    word, meaning = _VERDICTS[decision.verdict]
+    measured = not math.isnan(analysis.signals.mean_surprisal)
+    return {
+        "id": f"g{position}",
+        "verdict": decision.verdict,
+        "verdict_word": word,
+        "verdict_meaning": meaning,
+        "reasons": decision.reasons,
+        "thresholds": _thresholds(decision.profile, decision.calibrated),
+        "checks": [_check(check, g.tokens) for check in decision.checks],
+        "prompt": [("", g.prompt)] if isinstance(g.prompt, str) else [(m.role, m.content) for m in g.prompt],
+        "text": g.text,
+        "n_tokens": analysis.generation_steps,
+        "measured": measured,
+        "pieces": _pieces(analysis),
+        "size": "short" if len(g.text) <= _SHORT else "long",
+        "flagged": any(check.outcome == "fail" and check.token is not None for check in decision.checks),
+        "stop": _stop(analysis),
+        "ending": _ENDINGS[g.finish_reason],
+        "charts": charts(analysis),
+        "signal_groups": signal_groups(analysis.signals, analysis.config),
+        "facts": _facts(analysis),
+        "created_at": analysis.created_at,
+        "model": g.model.name,
+        "rows": _rows(analysis),
+        "data": _data(analysis),
+    }
+
+
+def _thresholds(profile: str, calibrated: bool) -> str:
+    if calibrated:
+        return f"Profile {profile}, calibrated."
+    return f"Profile {profile}, uncalibrated: no error rate belongs to these thresholds."
+
+
+def _check(check: Check, tokens: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "rule": _RULES.get((check.signal, check.statistic), f"{check.statistic} {check.signal}"),
+        "value": interval(check.lower, check.upper),
+        "threshold": number(check.threshold),
+        "outcome": check.outcome,
+        "outcome_word": _OUTCOMES[check.outcome],
+        "token": check.token,
+        "token_text": None if check.token is None else label(tokens[check.token], 16),
+    }
+
+
+def _pieces(analysis: TrajectoryAnalysis) -> list[dict[str, Any]]:
+    """The generated text cut into tokens and what no token covers, in order, each character once.
+
+    Tokens that share a character all have its span; the first shows it and the others get a mark.
+    """
+    g, done = analysis.generation, 0
+    pieces: list[dict[str, Any]] = []
+    flagged = {c.token for c in analysis.decision.checks if c.outcome == "fail"}
+    linked = {c.token for c in analysis.decision.checks}
+    columns = zip(g.offsets.tolist(), analysis.step.surprisal.tolist(), strict=True)
+    for index, ((start, end), surprisal) in enumerate(columns):
+        if start > done:
+            pieces.append({"token": None, "text": g.text[done:start]})
+        text = g.text[max(start, done) : end]
+        pieces.append(
+            {
+                "token": index,
+                "text": text,
+                "heat": _heat(surprisal),
+                "empty": not text,
+                "flagged": index in flagged,
+                "linked": index in linked,
+            }
+        )
+        done = max(done, end)
+    if done < len(g.text):
+        pieces.append({"token": None, "text": g.text[done:]})
+    return pieces
+
+
+def _heat(surprisal: float) -> str:
+    if math.isnan(surprisal):
+        return "sx"
+    return f"s{int(min(max(surprisal, 0.0) * STEPS_PER_NAT, SURPRISAL_CLASSES - 1))}"
+
+
+def _stop(analysis: TrajectoryAnalysis) -> dict[str, Any] | None:
+    step = analysis.generation.stop_step
+    if step is None:
+        return None
+    token_id = int(step.token_ids[0])
+    return {
+        "id": token_id,
+        "text": label(analysis.generation.vocabulary.text(token_id)),
+        "p": math.exp(step.logprob[0]),
+    }
+
+
+def _facts(analysis: TrajectoryAnalysis) -> list[tuple[str, str]]:
+    g = analysis.generation
+    unknown = "not stated"
+    sampling = "greedy"
+    if not g.sampling.greedy:
+        limits = [("top-p", g.sampling.top_p), ("top-k", g.sampling.top_k)]
+        parts = [f"temperature {g.sampling.temperature:g}"]
+        sampling = ", ".join(parts + [f"{name} {value:g}" for name, value in limits if value is not None])
+    seed = "not used" if g.sampling.greedy else unknown if g.sampling.seed is None else str(g.sampling.seed)
+    vocabulary = unknown if g.model.vocab_size is None else f"{g.model.vocab_size:,} tokens"
+    return [
+        ("Model", g.model.name),
+        ("Revision", g.model.revision or unknown),
+        ("Backend", g.model.backend),
+        ("Device", g.model.device or unknown),
+        ("Data type", g.model.dtype or unknown),
+        ("Vocabulary", vocabulary),
+        ("Log-probabilities", f"{g.logprobs_mode}, {g.steps.top_k} candidates a step"),
+        ("Sampling", sampling),
+        ("Seed", seed),
+        ("Prompt", f"{g.prompt_tokens:,} tokens"),
+        ("Generated", f"{analysis.generation_steps:,} tokens"),
+        ("Ended", _ENDINGS[g.finish_reason]),
+        ("Duration", f"{g.duration_s:.3g} s"),
+        ("CERT", __version__),
+        ("Created", analysis.created_at),
+    ]
+
+
+def _rows(analysis: TrajectoryAnalysis) -> list[dict[str, Any]]:
+    """The table of tokens, for readers without the script and for a spreadsheet."""
+    entropy = zip(analysis.step.entropy_lower.tolist(), analysis.step.entropy_upper.tolist(), strict=True)
+    columns = zip(analysis.metrics, analysis.generation.steps.token_ids.tolist(), entropy, strict=True)
+    return [
+        {
+            "token": label(_token_text(analysis, m.step, m.token)),
+            "id": str(token_id),
+            "p": m.probability,
+            "surprisal": number(m.surprisal),
+            "entropy": interval(*bounds),
+            "margin": number(m.logit_gap),
+            "cumulative": number(m.cumulative_surprise),
+            "energy": number(m.energy),
+        }
+        for m, token_id, bounds in columns
+    ]
+
+
+def _token_text(analysis: TrajectoryAnalysis, index: int, text: str) -> str:
+    g = analysis.generation
+    return text or g.vocabulary.text(int(g.steps.token_ids[index]))
+
+
+def _data(analysis: TrajectoryAnalysis) -> dict[str, Any]:
+    """The columns that the script draws; ``None`` is not measured."""
+    g, step = analysis.generation, analysis.step
+    shown = g.steps.top_ids[:, :_ALTERNATIVES]
+    return {
+        "labels": [label(_token_text(analysis, i, text)) for i, text in enumerate(g.tokens)],
+        "ids": g.steps.token_ids.tolist(),
+        "surprisal": rounded(step.surprisal),
+        "entropy": rounded(step.entropy_lower),
+        "entropy_upper": rounded(step.entropy_upper) if bounded(step) else None,
+        "margin": rounded(step.margin),
+        "cumulative": rounded(analysis.running.cumulative_surprise),
+        "energy": rounded(analysis.energy),
+        "top": shown.tolist(),
+        "top_logprob": [rounded(row[:_ALTERNATIVES]) for row in g.steps.top_logprobs],
+        "rank": [_rank(ids, chosen) for ids, chosen in _chosen(analysis)],
+        "names": {str(i): label(g.vocabulary.text(i)) for i in sorted(set(shown.ravel().tolist())) if i >= 0},
+        "top_k": g.steps.top_k,
+        "charts": charts(analysis),
+    }
+
+
+def _chosen(analysis: TrajectoryAnalysis) -> list[tuple[list[int], int]]:
+    steps = analysis.generation.steps
+    return list(zip(steps.top_ids.tolist(), steps.token_ids.tolist(), strict=True))
+
+
+def _rank(ids: list[int], chosen: int) -> int | None:
+    return ids.index(chosen) + 1 if chosen in ids else None
