@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ __all__ = [
     "GenerationRequest",
     "Message",
     "ModelIdentity",
+    "OnStep",
     "Outcome",
     "Prompt",
     "Sampling",
@@ -178,6 +179,7 @@ class Generation:
 
 
 Outcome: TypeAlias = Generation | CertError
+OnStep: TypeAlias = Callable[[int], object]
 
 
 class Backend(Protocol):
@@ -193,8 +195,8 @@ class Backend(Protocol):
         """What can be recorded of it."""
         ...
 
-    def generate(self, request: GenerationRequest) -> Generation:
-        """Run one generation.
+    def generate(self, request: GenerationRequest, *, on_step: OnStep | None = None) -> Generation:
+        """Run one generation, calling ``on_step`` with the number of steps done after each.
 
         Raises:
             CertError: the request cannot be worked on, or the generation failed.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cert.backends.base import Sampling
+from cert.backends.base import OnStep, Sampling
 from cert.backends.reduction import StepColumns, StepReducer
 
 __all__ = ["Watch", "decode_watched"]
@@ -29,6 +29,7 @@ class Watch:
         limits: (B,) the most tokens each row may have.
         generators: one source of random numbers a row, so that a row's sample does not depend on its
             neighbours; empty for greedy decoding.
+        on_step: called after each step with the number of steps done.
         steps: the columns of each step, appended as the generation goes.
         lengths: (B,) steps of each row, the one that ended it included.
         failed: (B,) rows that were stopped since their logits give no distribution.
@@ -39,6 +40,7 @@ class Watch:
     top_k: int
     limits: Sequence[int]
     generators: Sequence[torch.Generator] = ()
+    on_step: OnStep | None = None
     steps: list[StepColumns] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     failed: list[bool] = field(default_factory=list)
@@ -88,6 +90,8 @@ def decode_watched(
             )
             step = reduce(logits, chosen)
             watch.steps.append(step)
+            if watch.on_step is not None:
+                watch.on_step(len(watch.steps))
             lengths += active
             failed |= active & step.floats[:, 1].isnan()
             input_ids = torch.cat((input_ids, torch.where(active, chosen, pad)[:, None]), dim=-1)

@@ -84,8 +84,9 @@ def load_model(name: str, options: LoadOptions | None = None) -> LoadedModel:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             directory, trust_remote_code=options.allow_remote_code, local_files_only=True
         )
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
             directory,
+            output_loading_info=True,
             dtype=dtype,
             use_safetensors=not _reads_pickle(directory, options),
             trust_remote_code=options.allow_remote_code,
@@ -99,6 +100,14 @@ def load_model(name: str, options: LoadOptions | None = None) -> LoadedModel:
             hint="check that the directory is complete and of a causal language model",
             context={"model": name},
         ) from error
+    # transformers fills what is missing with random numbers and goes on.
+    absent = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
+    if absent:
+        raise ModelLoadError(
+            f"model '{name}' lacks weights: {', '.join(absent[:3])}{' …' if len(absent) > 3 else ''}",
+            hint="check that the directory is complete and of a causal language model",
+            context={"model": name, "missing": len(absent)},
+        )
     return LoadedModel(name, revision, model, tokenizer)
 
 

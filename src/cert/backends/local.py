@@ -23,6 +23,7 @@ from cert.backends.base import (
     GenerationRequest,
     Message,
     ModelIdentity,
+    OnStep,
     Outcome,
     Sampling,
 )
@@ -86,15 +87,18 @@ class LocalBackend:
         """Everything: raw log-probabilities over the full vocabulary."""
         return Capabilities(logprobs="full", max_top_logprobs=self._identity.vocab_size, logprobs_mode="raw")
 
-    def generate(self, request: GenerationRequest) -> Generation:
+    def generate(self, request: GenerationRequest, *, on_step: OnStep | None = None) -> Generation:
         """Run one generation; see `Backend.generate`."""
-        (outcome,) = self.generate_batch([request])
+        (outcome,) = self._generate([request], on_step)
         if isinstance(outcome, CertError):
             raise outcome
         return outcome
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[Outcome]:
         """Run several; those with the same way of sampling and the same K run as one batch."""
+        return self._generate(requests, None)
+
+    def _generate(self, requests: Sequence[GenerationRequest], on_step: OnStep | None) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(requests)
         groups: dict[object, list[tuple[int, GenerationRequest, list[int]]]] = defaultdict(list)
         for place, request in enumerate(requests):
@@ -111,7 +115,9 @@ class LocalBackend:
             groups[key].append((place, request, prompt_ids))
         for group in groups.values():
             with self._lock:
-                generations = self._run([member[1] for member in group], [member[2] for member in group])
+                generations = self._run(
+                    [member[1] for member in group], [member[2] for member in group], on_step
+                )
             for (place, _, _), outcome in zip(group, generations, strict=True):
                 outcomes[place] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
@@ -151,11 +157,13 @@ class LocalBackend:
             raise InputError(f"the model's chat template refuses these messages: {error}") from error
         return list(encoded["input_ids"])
 
-    def _run(self, requests: Sequence[GenerationRequest], prompts: Sequence[list[int]]) -> list[Outcome]:
+    def _run(
+        self, requests: Sequence[GenerationRequest], prompts: Sequence[list[int]], on_step: OnStep | None
+    ) -> list[Outcome]:
         start = time.perf_counter()
         seeds = [_seed(request.sampling) for request in requests]
         limits = [self._room(request, ids) for request, ids in zip(requests, prompts, strict=True)]
-        watch = Watch(requests[0].top_logprobs, limits, self._generators(seeds))
+        watch = Watch(requests[0].top_logprobs, limits, self._generators(seeds), on_step)
         input_ids, attention_mask = self._padded(prompts)
         with torch.inference_mode():
             self.model.generate(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from cert.backends.base import Backend, GenerationRequest, Message, Prompt, Sampling
+from cert.backends.base import Backend, GenerationRequest, Message, OnStep, Prompt, Sampling
 from cert.backends.loading import REFERENCE, LoadOptions, peek_vocab_size
 from cert.core.errors import InputError, PromptTooLongError
 from cert.trajectory.analysis import analyze_generation
@@ -92,6 +92,7 @@ class HamiltonianMonitor:
         top_p: float | None = None,
         sampling_top_k: int | None = None,
         seed: int | None = None,
+        on_step: OnStep | None = None,
     ) -> TrajectoryAnalysis:
         """Generate from a prompt and analyse the generation.
 
@@ -102,6 +103,7 @@ class HamiltonianMonitor:
             top_p: nucleus sampling.
             sampling_top_k: sampling among the k likeliest.
             seed: of the random numbers; ``None`` draws one, which the result names.
+            on_step: called after each step with the number of steps done, for a progress bar.
 
         Raises:
             InputError: the prompt is no text, empty, over the limit or cannot be encoded.
@@ -121,7 +123,7 @@ class HamiltonianMonitor:
             ),
             top_logprobs=config.top_k,
         )
-        return analyze_generation(self.load().generate(request), config)
+        return analyze_generation(self.load().generate(request, on_step=on_step), config)
 
 
 def check_prompt(prompt: object, max_chars: int) -> Prompt:

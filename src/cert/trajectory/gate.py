@@ -120,7 +120,7 @@ def decide(
         peak = peaks.get(signal)
         measured = peak is not None and len(peak) > 0 and not np.isnan(peak).any()
         token = int(np.argmax(peak)) if peak is not None and measured else None
-        where = "" if token is None else f" at token {token} ‘{tokens[token]}’"
+        where = "" if token is None else f" at token {token} ‘{tokens[token].strip() or tokens[token]}’"
         if token is not None and peak is not None and statistic == "mean":
             where = f" (highest {peak[token]:.4g}{where})"
         reason = _reason(signal, statistic, outcome, threshold, lower, upper, where)

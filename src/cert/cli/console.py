@@ -1,0 +1,46 @@
+"""The two streams: results go to stdout, everything said along the way to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["generation_progress", "quiet_libraries", "stderr", "stdout"]
+
+
+def stdout() -> Console:
+    """Return the console for results."""
+    from rich.console import Console
+
+    return Console()
+
+
+def stderr() -> Console:
+    """Return the console for progress, warnings and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextlib.contextmanager
+def generation_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr and yield the function that moves it to a number of tokens."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tokens"))
+    with Progress(*columns, TimeElapsedColumn(), console=stderr(), transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def quiet_libraries() -> None:
+    """Keep transformers' own progress bars and notices out of the command's output."""
+    with contextlib.suppress(ImportError):
+        import transformers.utils.logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers
+        transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # leaves them untyped

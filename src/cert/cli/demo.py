@@ -1,0 +1,79 @@
+"""``cert demo``: the main job, offline, on the reference model, where every answer's truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cert.cli.console import quiet_libraries, stderr, stdout
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cert.reference.world import Fact, World
+    from cert.trajectory import TrajectoryAnalysis
+
+__all__ = ["demo"]
+
+# How often training showed the facts that are asked about: well known, seen a few times, never seen.
+_EXPOSURES = (512, 4, 0)
+
+
+def demo(
+    html: Annotated[Path, typer.Option("--html", help="Where to write the HTML report.")] = Path(
+        "cert-demo.html"
+    ),
+) -> None:
+    """Ask the reference model about a known, a seldom seen and an unknown fact, and watch it answer."""
+    from cert.cli.output import check_writable, write_text
+    from cert.trajectory import HamiltonianMonitor, Message
+    from cert.trajectory.report import render_report
+
+    check_writable(html)
+    with stderr().status("loading the reference model"):
+        quiet_libraries()
+        from cert.reference.world import load_world
+
+        facts = _facts(load_world())
+        monitor = HamiltonianMonitor(preload=True)
+    out = stdout()
+    out.print(
+        "The reference model learnt invented biographies. How often it read each fact is known, and so is\n"
+        "the truth. The facts below are the first ones of their kind; nobody looked at the answers.\n"
+    )
+    analyses = []
+    with monitor:
+        for fact in facts:
+            analysis = monitor.analyze([Message("user", fact.question())])
+            analyses.append(analysis)
+            out.print(_answer(fact, analysis))
+    write_text(html, render_report(analyses))
+    out.print(f"HTML report: {html.resolve()}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _facts(world: World) -> list[Fact]:
+    # Questions about these people were never trained, so that each answer is recalled from sentences.
+    candidates = [
+        fact for fact in world.facts if not fact.person.question_person and not fact.person.never_seen
+    ]
+    return [next(fact for fact in candidates if fact.exposures == exposures) for exposures in _EXPOSURES]
+
+
+def _answer(fact: Fact, analysis: TrajectoryAnalysis) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from cert.cli.view import printable, token_text, verdict_text
+
+    times = "never" if fact.exposures == 0 else f"{fact.exposures} times"
+    right = fact.states(analysis.generated_text)
+    truth = Text("right", "green") if right else Text(f"wrong, the truth is {fact.value}", "red")
+    return Group(
+        Text.assemble(("Q  ", "dim"), fact.question(), (f"   (read {times} in training)", "dim")),
+        Text.assemble(("A  ", "dim"), token_text(analysis), "   ", truth),
+        Text.assemble("   ", verdict_text(analysis)),
+        *(Text(f"   · {printable(reason)}", "dim") for reason in analysis.decision.reasons),
+        "",
+    )

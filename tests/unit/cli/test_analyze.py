@@ -1,0 +1,193 @@
+"""``cert analyze`` and ``cert demo`` as a user types them."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+pytest.importorskip("torch")
+
+from cert.cli.main import main
+from cert.reference.world import load_world
+
+
+@pytest.fixture
+def cert(monkeypatch, capsys):
+    """Run the command line in this process; gives exit code, stdout and stderr."""
+
+    def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cert", *arguments])
+        monkeypatch.setenv("COLUMNS", "100")
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+def question(exposures: int) -> str:
+    facts = load_world().facts
+    return next(f for f in facts if f.exposures == exposures and not f.person.question_person).question()
+
+
+def test_a_known_fact_passes_with_exit_code_0(cert):
+    """The code that a script branches on."""
+    code, out, _ = cert("analyze", "--chat", question(512))
+    assert code == 0
+    assert "PASS" in out
+    assert "uncalibrated" in out
+
+
+def test_a_failed_gate_is_exit_code_1_with_its_reason(cert):
+    """A script must be able to stop on it, and a person to see why."""
+    code, out, _ = cert("analyze", "--chat", question(0), "--entropy-threshold", "0.01")
+    assert code == 1
+    assert "FAIL" in out
+    assert "above 0.01 at token" in out
+
+
+def test_nothing_measured_is_exit_code_4(cert):
+    """Neither a pass nor a failure."""
+    code, out, _ = cert("analyze", "Hello", "--max-new-tokens", "0")
+    assert code == 4
+    assert "NOT MEASURED" in out
+    assert "nan" not in out.lower()
+
+
+def test_json_is_the_only_thing_on_stdout(cert):
+    """A pipe into another program must not meet a progress bar."""
+    code, out, _ = cert("analyze", "--chat", question(512), "--json")
+    data = json.loads(out)
+    schema = Path(sys.modules["cert.trajectory"].__file__).parent / "schemas/trajectory-analysis.v1.json"
+    jsonschema.validate(data, json.loads(schema.read_text(encoding="utf-8")))
+    assert code == 0
+    assert out.count("\n") == 1
+
+
+def test_the_prompt_comes_from_stdin_or_a_file(cert, tmp_path):
+    """All three ways of giving one prompt ask the same thing."""
+    file = tmp_path / "prompt.txt"
+    file.write_text("The birth city of", encoding="utf-8")
+    options = ("--json", "--max-new-tokens", "4")
+    answers = [
+        json.loads(out)["generated_text"]
+        for _, out, _ in (
+            cert("analyze", "The birth city of", *options),
+            cert("analyze", "-", *options, stdin=b"The birth city of"),
+            cert("analyze", "--file", str(file), *options),
+        )
+    ]
+    assert len(set(answers)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give a prompt"),
+        (["x", "--file", __file__], "just one"),
+        ([""], "prompt is empty"),
+        (["x" * 10_001], "10,001 characters"),
+        (["--file", "no-such-file"], "no-such-file"),
+        (["x", "--temperature", "-1"], "temperature"),
+        (["x", "--entropy-threshold", "99"], "can never fail"),
+        (["x", "--top-k-entropy-threshold", "2.5", "--top-k", "10"], "2.303"),
+        (["x", "--top-p", "7"], "top_p"),
+        (["x", "--no-such-option"], "No such option"),
+        (["x", "--device", "abacus"], "abacus"),
+    ],
+)
+def test_bad_usage_is_exit_code_2_and_says_what_is_wrong(cert, arguments, says):
+    """No traceback, nothing on stdout, the wrong value named."""
+    code, out, err = cert("analyze", *arguments)
+    assert code == 2
+    assert says in " ".join(err.replace("│", " ").split())
+    assert out == ""
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"  \n"])
+def test_a_file_without_usable_text_is_exit_code_2(cert, tmp_path, content):
+    """Empty files and other encodings are told, not guessed."""
+    file = tmp_path / "prompt"
+    file.write_bytes(content)
+    code, out, err = cert("analyze", "--file", str(file))
+    assert (code, out) == (2, "")
+    assert "error:" in err
+
+
+def test_a_model_that_is_not_there_is_exit_code_3_with_a_way_out(cert, tmp_path):
+    """What to do without a network stands in the message."""
+    code, out, err = cert("analyze", "x", "--model", "nobody/nothing")
+    assert (code, out) == (3, "")
+    assert "hf download" in " ".join(err.split())
+    code, _, err = cert("analyze", "x", "--model", str(tmp_path / "gone"))
+    assert code == 3
+
+
+def test_a_report_that_cannot_be_written_fails_before_the_generation(cert, tmp_path, monkeypatch):
+    """The error must come before minutes of work, not after."""
+    monkeypatch.setattr(
+        "cert.trajectory.HamiltonianMonitor.load", lambda *_: pytest.fail("the model was loaded")
+    )
+    code, _, err = cert("analyze", "x", "--html", str(tmp_path / "missing" / "report.html"))
+    assert code == 3
+    assert "missing" in err
+
+
+def test_the_html_report_is_written_beside_json(cert, tmp_path):
+    """Both from one generation."""
+    report = tmp_path / "report.html"
+    code, out, _ = cert("analyze", "--chat", question(512), "--json", "--html", str(report))
+    assert code == 0
+    first_word = json.loads(out)["generated_text"].split()[0]
+    assert first_word in report.read_text(encoding="utf-8")
+
+
+def test_a_seeded_sample_repeats(cert):
+    """The seed in a record must give the record's answer again."""
+    options = (
+        "analyze",
+        "The birth city of",
+        "--temperature",
+        "1.0",
+        "--seed",
+        "7",
+        "--json",
+        "--max-new-tokens",
+        "8",
+    )
+    first, second = (json.loads(cert(*options)[1]) for _ in range(2))
+    assert first["generated_text"] == second["generated_text"]
+    assert first["sampling"]["seed"] == 7
+
+
+def test_markup_in_the_output_is_shown_as_it_is(cert, monkeypatch):
+    """Text like [red] from a model must not be eaten as markup of the terminal library."""
+    code, _, err = cert("analyze", "x", "--model", "./[bold]missing[/bold]")
+    assert code == 3
+    assert "[bold]missing[/bold]" in err
+
+
+def test_the_demo_asks_by_exposure_and_tells_the_truth(cert, tmp_path):
+    """The first minute of a new user: three answers, each with its truth, and a report."""
+    report = tmp_path / "demo.html"
+    code, out, _ = cert("demo", "--html", str(report))
+    assert code == 0
+    assert "read 512 times" in out
+    assert "read never" in out
+    assert "right" in out
+    assert "the truth is" in out
+    assert report.stat().st_size > 10_000
+
+
+def test_the_version_is_printed(cert):
+    """One version, from one place."""
+    from cert import __version__
+
+    assert cert("--version")[:2] == (0, f"cert {__version__}\n")

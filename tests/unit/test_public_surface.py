@@ -1,0 +1,36 @@
+"""What the packages offer is a decision: a change of it fails here first."""
+
+import importlib
+
+import pytest
+
+SURFACE = {
+    "cert": ["__version__"],
+    "cert.backends": [
+        "Backend", "Capabilities", "Generation", "GenerationRequest", "Message", "ModelIdentity", "Outcome",
+        "Prompt", "Sampling",
+    ],
+    "cert.signals": [
+        "GenerationSignals", "RunningSignals", "SignalOptions", "SignalStream", "StepSignals", "TokenSteps",
+        "analyze_steps", "energy", "entropy_bounds", "reduce_logits", "step_signals", "top_k_entropy_ceiling",
+    ],
+    "cert.trajectory": [
+        "Check", "GateDecision", "HamiltonianMonitor", "LoadOptions", "Message", "ReasoningMetrics",
+        "TrajectoryAnalysis", "TrajectoryConfig", "Verdict",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("package", SURFACE)
+def test_a_package_offers_what_it_is_said_to(package):
+    """A name that disappears breaks users; one that appears is a promise."""
+    module = importlib.import_module(package)
+    assert sorted(module.__all__) == SURFACE[package]
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("path", ["cert.core.errors", "cert.trajectory.api", "cert.trajectory.types"])
+def test_module_names_of_the_v4_specification_import(path):
+    """Programs written to the specification import these by name."""
+    importlib.import_module(path)
