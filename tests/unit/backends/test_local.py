@@ -123,6 +123,7 @@ def test_the_stop_token_is_kept_apart_and_not_counted(random_model, tokenizer):
         random_model.generation_config.eos_token_id = None
     assert generation.finish_reason == "stop"
     assert stop not in generation.steps.token_ids
+    assert generation.stop_step is not None
     assert generation.stop_step.token_ids.tolist() == [stop]
     assert len(generation.offsets) == len(generation.steps) <= 6
 
@@ -136,6 +137,7 @@ def test_every_place_that_names_a_stop_token_is_heeded(random_model, tokenizer):
         generation = LocalBackend(random_model, tokenizer).generate(GenerationRequest(PROMPTS[0]))
     finally:
         random_model.config.eos_token_id = random_model.generation_config.eos_token_id = None
+    assert generation.stop_step is not None
     assert generation.stop_step.token_ids[0] == generated[3]
 
 
@@ -259,7 +261,7 @@ def test_messages_for_a_model_without_a_template_are_refused(random_model, token
 
 def test_every_step_is_told_as_it_comes(backend):
     """A progress bar must move, and end at the number of tokens."""
-    seen = []
+    seen: list[int] = []
     backend.generate(GenerationRequest(PROMPTS[0], max_new_tokens=7), on_step=seen.append)
     assert seen == list(range(1, 8))
 

@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from pathlib import Path
+from importlib import resources
 
 import jsonschema
 import pytest
@@ -64,7 +64,7 @@ def test_json_is_the_only_thing_on_stdout(cert):
     """A pipe into another program must not meet a progress bar."""
     code, out, _ = cert("analyze", "--chat", question(512), "--json")
     data = json.loads(out)
-    schema = Path(sys.modules["cert.trajectory"].__file__).parent / "schemas/trajectory-analysis.v1.json"
+    schema = resources.files("cert.trajectory").joinpath("schemas/trajectory-analysis.v1.json")
     jsonschema.validate(data, json.loads(schema.read_text(encoding="utf-8")))
     assert code == 0
     assert out.count("\n") == 1
