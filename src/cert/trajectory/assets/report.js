@@ -121,7 +121,10 @@
       return;
     }
     const below = box.bottom + gap + height <= innerHeight || box.top < height + gap;
-    const left = Math.min(Math.max(8, box.left - 24), innerWidth - width - 8);
+    /* Beside the curves, the card keeps to the column of the text. */
+    const column = token.closest(".text").getBoundingClientRect();
+    const edge = column.width >= width ? column.right : innerWidth - 8;
+    const left = Math.max(8, Math.min(box.left - 24, edge - width));
     tip.style.left = left + "px";
     tip.style.top = Math.max(8, below ? box.bottom + gap : box.top - gap - height) + "px";
   }
