@@ -1,0 +1,73 @@
+"""Documentation that runs: every Python block and every ``cert`` command of README and docs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+CERT = [sys.executable, "-c", "from cert.cli.main import main; main()"]
+# Models of the reader's own, and the hours of a training, are not here.
+NOT_HERE = ("--model ./", "--model path/", "--model Qwen", "hf download", "cert reference", "cert serve")
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Yield where each block of a language stands, and its text."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in BLOCK.finditer(text):
+            if found[1] == language:
+                yield f"{page.relative_to(ROOT)}:{text[: found.start()].count(chr(10)) + 1}", found[2]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Yield where each ``cert`` command stands, and its line."""
+    for where, block in blocks("bash"):
+        for line in block.splitlines():
+            if re.match(r"(echo .* \| )?cert\b", line) and not any(part in line for part in NOT_HERE):
+                yield f"{where} {line}", line
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, id=where) for where, code in blocks("python")])
+def test_python_blocks_run(code, tmp_path):
+    """A program in the documentation that fails is the first thing a new user meets."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", [pytest.param(line, id=where) for where, line in commands()])
+def test_cert_commands_run(line, tmp_path):
+    """Each command runs without a traceback and ends as the page says (`exit code N`), or with a verdict."""
+    (tmp_path / "prompt.txt").write_text("The birth city of", encoding="utf-8")
+    prompt, _, rest = line.partition("    #")[0].rpartition("|")
+    stdin = shlex.split(prompt)[1] if prompt else None
+    done = subprocess.run(
+        [*CERT, *shlex.split(rest)[1:]],
+        cwd=tmp_path,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = re.search(r"exit code (\d)", line)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in ({int(said[1])} if said else {0, 1, 4}), done.stderr
+
+
+def test_the_page_of_commands_is_up_to_date():
+    """An option that the page does not know cannot be found; one that is gone misleads."""
+    script = [sys.executable, str(ROOT / "scripts/cli_reference.py"), "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
