@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from cert.trajectory import visible
 from cert.trajectory.report_numbers import number, probability
-from cert.trajectory.report_view import STEPS_PER_NAT, SURPRISAL_CLASSES, section
+from cert.trajectory.report_view import SURPRISAL_CLASSES, legend, section
 from cert.trajectory.types import TrajectoryAnalysis
 
 __all__ = ["render_report"]
@@ -43,7 +43,7 @@ def render_report(analyses: TrajectoryAnalysis | Sequence[TrajectoryAnalysis]) -
         data=_script_json([entry["data"] for entry in sections]),
         policy=_policy([library, script], [style]),
         classes=range(SURPRISAL_CLASSES),
-        steps_per_nat=STEPS_PER_NAT,
+        legend=legend(),
     )
 
 

@@ -13,10 +13,11 @@ from cert.trajectory.report_signals import signal_groups
 from cert.trajectory.types import TrajectoryAnalysis
 from cert.trajectory.visible import label
 
-__all__ = ["STEPS_PER_NAT", "SURPRISAL_CLASSES", "section"]
+__all__ = ["SURPRISAL_CLASSES", "legend", "section"]
 
 SURPRISAL_CLASSES = 16
-STEPS_PER_NAT = 2
+# Class k begins at k² / 32 nats: narrow where most tokens are, and the last one at 7 nats, 1 in 1,000.
+_CLASSES_SQUARED_PER_NAT = 32
 _ALTERNATIVES = 8
 _SHORT = 280  # characters that fit beside the prompt in large type
 
@@ -77,6 +78,12 @@ def section(analysis: TrajectoryAnalysis, position: int) -> dict[str, Any]:
     }
 
 
+def legend() -> list[tuple[str, str]]:
+    """Surprisal and probability where each second colour begins."""
+    edges = (k * k / _CLASSES_SQUARED_PER_NAT for k in range(0, SURPRISAL_CLASSES, 2))
+    return [(f"{edge:.2g}", f"{math.exp(-edge):.2g}") for edge in edges]
+
+
 def _thresholds(profile: str, calibrated: bool) -> str:
     if calibrated:
         return f"Profile {profile}, calibrated."
@@ -128,7 +135,7 @@ def _pieces(analysis: TrajectoryAnalysis) -> list[dict[str, Any]]:
 def _heat(surprisal: float) -> str:
     if math.isnan(surprisal):
         return "sx"
-    return f"s{int(min(max(surprisal, 0.0) * STEPS_PER_NAT, SURPRISAL_CLASSES - 1))}"
+    return f"s{min(int(math.sqrt(_CLASSES_SQUARED_PER_NAT * max(surprisal, 0.0))), SURPRISAL_CLASSES - 1)}"
 
 
 def _stop(analysis: TrajectoryAnalysis) -> dict[str, Any] | None:

@@ -226,13 +226,13 @@ def test_text_that_no_token_covers_is_not_lost() -> None:
 
 
 def test_colour_follows_surprisal() -> None:
-    """A surprising token has a later step of the scale than an expected one, two steps a nat."""
+    """A surprising token has a later step of the scale than an expected one."""
     analysis = make_analysis([" sure", " doubt"])
     steps = dataclasses.replace(analysis.generation.steps, logprob=np.array([-0.1, -3.6]))
     generation = dataclasses.replace(analysis.generation, steps=steps)
     page = Page(render_report(analyze_generation(generation, analysis.config)))
     classes = [page.elements[i][1]["class"].split()[1] for i in page.all("span", "t")]
-    assert classes == ["s0", "s7"]
+    assert classes == ["s1", "s10"]
 
 
 @pytest.mark.parametrize("payload", HOSTILE)
