@@ -1,10 +1,10 @@
 #!/bin/bash
-# Write src/cert/trajectory/assets/uplot/ anew from the npm package: scripts/vendor_uplot.sh VERSION
+# Write src/cert/trajectory/report/assets/uplot/ anew from the npm package: scripts/vendor_uplot.sh VERSION
 # Needs npm. Look at the report in a browser afterwards, and run the tests named in the folder's README.
 set -euo pipefail
 
 version=${1:?usage: scripts/vendor_uplot.sh VERSION}
-target=$(cd "$(dirname "$0")/.." && pwd)/src/cert/trajectory/assets/uplot
+target=$(cd "$(dirname "$0")/.." && pwd)/src/cert/trajectory/report/assets/uplot
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

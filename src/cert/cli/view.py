@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+from cert.core.visible import runs
 
 if TYPE_CHECKING:
     from cert.trajectory import TrajectoryAnalysis, Verdict
@@ -71,19 +72,8 @@ def token_text(analysis: TrajectoryAnalysis) -> Text:
 
 
 def printable(text: str) -> str:
-    """Make characters visible that would steer a terminal or reorder the text.
-
-    A model's output is untrusted: escape sequences could rewrite the screen and bidirectional controls
-    could show another text than the one that is there. Line feeds and tabs stay.
-    """
-    return "".join(_shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
-        return character
-    code = ord(character)
-    return chr(0x2400 + code) if code < 0x20 else f"<U+{code:04X}>"
+    """Make characters visible that would steer a terminal or reorder the text; line feeds and tabs stay."""
+    return "".join(f"⟨{run.text}⟩" if run.kind == "hidden" else run.text for run in runs(text))
 
 
 def _colour(surprisal: float) -> str:

@@ -1,1 +1,1 @@
-"""What every part stands on: errors (more to come), with no knowledge of any monitor or vendor."""
+"""What every part stands on, with no knowledge of any monitor or vendor."""

@@ -8,13 +8,13 @@ from cert.cli.view import printable
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("\x1b[2J\x1b]0;owned\x07", "␛[2J␛]0;owned␇"),
-        ("a\rb\x08c\x7f", "a␍b␈c<U+007F>"),
-        ("\x9b31m", "<U+009B>31m"),
-        ("user\u202etxt.exe", "user<U+202E>txt.exe"),
-        ("zero\u200bwidth", "zero<U+200B>width"),
+        ("\x1b[2J\x1b]0;owned\x07", "⟨U+001B⟩[2J⟨U+001B⟩]0;owned⟨U+0007⟩"),
+        ("a\rb\x08c\x7f", "a⟨U+000D⟩b⟨U+0008⟩c⟨U+007F⟩"),
+        ("\x9b31m", "⟨U+009B⟩31m"),
+        ("user\u202etxt.exe", "user⟨U+202E⟩txt.exe"),
+        ("zero\u200bwidth", "zero⟨U+200B⟩width"),
         ("line\nand\ttab", "line\nand\ttab"),
-        ("naïve 🙂 日本", "naïve 🙂 日本"),
+        ("naïve 👩‍👩‍👧‍👦 日本", "naïve 👩‍👩‍👧‍👦 日本"),
     ],
 )
 def test_characters_that_steer_a_terminal_are_shown_and_not_obeyed(text, shown):

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from cert.backends.base import FinishReason, Generation, Message, ModelIdentity, Prompt, Sampling
+from cert.core.visible import label
 from cert.signals import TokenSteps, reduce_logits
 from cert.trajectory import TrajectoryAnalysis, TrajectoryConfig, Verdict
 from cert.trajectory.analysis import analyze_generation
 from cert.trajectory.report import render_report
-from cert.trajectory.report_numbers import interval, number, probability
-from cert.trajectory.visible import label
+from cert.trajectory.report.numbers import interval, number, probability
 
 HOSTILE = [
     "<script>window.pwned=1</script>",

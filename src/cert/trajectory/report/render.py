@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from cert.trajectory import visible
-from cert.trajectory.report_numbers import number, probability
-from cert.trajectory.report_view import SURPRISAL_CLASSES, legend, section
+from cert.core import visible
+from cert.trajectory.report.numbers import number, probability
+from cert.trajectory.report.view import SURPRISAL_CLASSES, legend, section
 from cert.trajectory.types import TrajectoryAnalysis
 
 __all__ = ["render_report"]
@@ -79,7 +79,7 @@ def _library() -> str:
 
 @cache
 def _asset(name: str) -> str:
-    return resources.files("cert.trajectory").joinpath("assets", *name.split("/")).read_text("utf-8")
+    return resources.files("cert.trajectory.report").joinpath("assets", *name.split("/")).read_text("utf-8")
 
 
 @cache

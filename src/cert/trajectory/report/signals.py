@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cert.signals import GenerationSignals
-from cert.trajectory.report_numbers import interval, number, probability
+from cert.trajectory.report.numbers import interval, number, probability
 from cert.trajectory.types import TrajectoryConfig
 
 __all__ = ["signal_groups"]

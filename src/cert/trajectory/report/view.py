@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from cert._version import __version__
+from cert.core.visible import label
 from cert.trajectory.gate import Check, Verdict
-from cert.trajectory.report_charts import bounded, charts, rounded
-from cert.trajectory.report_numbers import NOT_MEASURED, interval, number
-from cert.trajectory.report_signals import signal_groups
+from cert.trajectory.report.charts import bounded, charts, rounded
+from cert.trajectory.report.numbers import NOT_MEASURED, interval, number
+from cert.trajectory.report.signals import signal_groups
 from cert.trajectory.types import TrajectoryAnalysis
-from cert.trajectory.visible import label
 
 __all__ = ["SURPRISAL_CLASSES", "legend", "section"]
 

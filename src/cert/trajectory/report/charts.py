@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from cert.core.visible import label
 from cert.signals import StepSignals
 from cert.signals.steps import FloatArray
-from cert.trajectory.report_numbers import number
+from cert.trajectory.report.numbers import number
 from cert.trajectory.types import TrajectoryAnalysis
-from cert.trajectory.visible import label
 
 __all__ = ["bounded", "charts", "rounded"]
 
