@@ -81,9 +81,7 @@ def clustered(statistic: Callable[[Floats], Floats], people: npt.NDArray[np.int6
     return Estimate(value, float(low), float(high), n)
 
 
-def clustered_auroc(
-    score: Floats, wrong: Flags, people: npt.NDArray[np.int64], seed: int
-) -> Estimate:
+def clustered_auroc(score: Floats, wrong: Flags, people: npt.NDArray[np.int64], seed: int) -> Estimate:
     """AUROC with an interval over people, of the answers for which the score was measured."""
     kept = np.isfinite(score)
     return clustered(_Auroc(score[kept], wrong[kept]), people[kept], seed)

@@ -67,11 +67,18 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
         ),
     )
     yield Table(
-        "P(True) on a true and a plausible false proposal",
+        "P(True) of a true and of a plausible false proposal (means: with ideas)",
         (
-            ("exposures", "AUROC", "mean on true", "mean on false"),
+            ("exposures", "AUROC with ideas", "AUROC bare", "mean on true", "mean on false", "facts"),
             *(
-                (str(row.exposures), interval(row.auroc), number(row.mean_on_true), number(row.mean_on_false))
+                (
+                    str(row.exposures),
+                    interval(row.with_ideas),
+                    interval(row.bare),
+                    number(row.mean_on_true),
+                    number(row.mean_on_false),
+                    str(row.with_ideas.n // 2),
+                )
                 for row in evaluation.verification
             ),
         ),
