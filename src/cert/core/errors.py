@@ -11,9 +11,25 @@
     ├── ResourceError                       something that the work needs is not usable
     │   ├── ModelNotFoundError              no such model directory, hub id or cached copy
     │   ├── UnsafeModelError                loading would run code from the model (pickle, remote code)
-    │   └── ModelLoadError                  the files are there but do not make a working model
-    └── GenerationError                     a generation was started and could not be finished
-        └── NumericalError                  the model produced NaN or infinite logits
+    │   ├── ModelLoadError                  the files are there but do not make a working model
+    │   └── OutOfMemoryError                the device has no memory left for this work
+    ├── GenerationError                     a generation was started and could not be finished
+    │   ├── NumericalError                  the model produced NaN or infinite logits
+    │   └── GenerationTimeoutError          it took longer than allowed and was stopped
+    ├── DeadlineExceededError               the time for the whole call is over
+    ├── CircuitOpenError                    calls are refused since the last ones failed
+    ├── RateLimitedError                    our own limit on requests or tokens refuses the call
+    ├── BudgetExceededError                 our own limit on dollars refuses the call
+    ├── RetriesExhaustedError               every attempt failed; the last failure is the cause
+    ├── UpstreamError                       a server that we call failed or refused
+    │   ├── UpstreamConnectionError         no connection, or one that broke
+    │   ├── UpstreamTimeoutError            no answer in time
+    │   ├── UpstreamRateLimitError          it asks to slow down (429)
+    │   ├── UpstreamUnavailableError        it is overloaded or broken (5xx, 529)
+    │   ├── UpstreamRejectedError           it rejects the request as it is (other 4xx)
+    │   └── UpstreamProtocolError           its answer cannot be understood
+    └── StoreError                          a database or shared store is not usable
+        └── EvidenceError                   the evidence record could not be kept, so the result is withheld
 
 Errors are raised, never returned. Errors of a programmer (a wrong type inside the library, a broken
 invariant) are not in this tree and pass through unchanged.
@@ -25,18 +41,34 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
+    "BudgetExceededError",
     "CertError",
+    "CircuitOpenError",
     "ConfigurationError",
+    "DeadlineExceededError",
     "DependencyMissingError",
+    "EvidenceError",
     "GenerationError",
+    "GenerationTimeoutError",
     "InputError",
     "ModelLoadError",
     "ModelNotFoundError",
     "NumericalError",
+    "OutOfMemoryError",
     "OutputError",
     "PromptTooLongError",
+    "RateLimitedError",
     "ResourceError",
+    "RetriesExhaustedError",
+    "StoreError",
     "UnsafeModelError",
+    "UpstreamConnectionError",
+    "UpstreamError",
+    "UpstreamProtocolError",
+    "UpstreamRateLimitError",
+    "UpstreamRejectedError",
+    "UpstreamTimeoutError",
+    "UpstreamUnavailableError",
 ]
 
 
@@ -159,3 +191,116 @@ class NumericalError(GenerationError):
     """The model produced NaN or infinite logits, so that no probability can be stated."""
 
     code = "numerical"
+
+
+class OutOfMemoryError(ResourceError):
+    """The device has no memory left for this work; a smaller batch or another device may do."""
+
+    code = "out_of_memory"
+
+
+class GenerationTimeoutError(GenerationError):
+    """The generation took longer than allowed and was stopped."""
+
+    code = "generation_timeout"
+
+
+class DeadlineExceededError(CertError):
+    """The time for the whole call, waiting and retries included, is over."""
+
+    code = "deadline_exceeded"
+
+
+class CircuitOpenError(CertError):
+    """Calls are refused for now since the last ones failed; ``retry_after`` says for how long."""
+
+    code = "circuit_open"
+
+
+class RateLimitedError(CertError):
+    """Our own limit on requests or tokens refuses the call."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class BudgetExceededError(CertError):
+    """Our own limit on dollars refuses the call."""
+
+    code = "budget_exceeded"
+
+
+class RetriesExhaustedError(CertError):
+    """Every attempt failed; the last failure is the cause of this error."""
+
+    code = "retries_exhausted"
+
+
+class UpstreamError(CertError):
+    """A server that we call failed or refused.
+
+    Attributes:
+        status: the HTTP status of its answer, ``None`` without an answer.
+    """
+
+    code = "upstream"
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status of the answer, from ``context``."""
+        status = self.context.get("status")
+        return status if isinstance(status, int) else None
+
+
+class UpstreamConnectionError(UpstreamError):
+    """There is no connection to the server, or it broke before the answer was whole."""
+
+    code = "upstream_connection"
+    retryable = True
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The server gave no answer in time. It may have done the work, and may bill it."""
+
+    code = "upstream_timeout"
+    retryable = True
+
+
+class UpstreamRateLimitError(UpstreamError):
+    """The server asks to slow down (429)."""
+
+    code = "upstream_rate_limit"
+    retryable = True
+
+
+class UpstreamUnavailableError(UpstreamError):
+    """The server is overloaded or broken (5xx, 529)."""
+
+    code = "upstream_unavailable"
+    retryable = True
+
+
+class UpstreamRejectedError(UpstreamError):
+    """The server rejects the request as it is (a 4xx other than 408, 409 and 429); repeating it is no use."""
+
+    code = "upstream_rejected"
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The server's answer cannot be understood."""
+
+    code = "upstream_protocol"
+    retryable = True
+
+
+class StoreError(CertError):
+    """A database or a store that replicas share is not usable."""
+
+    code = "store"
+    retryable = True
+
+
+class EvidenceError(StoreError):
+    """The evidence record could not be kept, so the result is withheld."""
+
+    code = "evidence"
