@@ -4,18 +4,17 @@
 `cert.signals` (the mathematics alone), `cert.backends` (where tokens come from).
 """
 
+import os
+
 from cert._version import __version__
 
 __all__ = ["__version__"]
 
 
-def _warn_of_namesake() -> None:
-    """Warn when ``cert-sdk`` is here too: it installs files into the same folder as this package."""
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        distribution("cert-sdk")
-    except PackageNotFoundError:
+def _warn_of_namesake(site: str) -> None:
+    """Warn when ``cert-sdk`` is installed into the same folder: both packages bring the module ``cert``."""
+    # importlib.metadata would answer too, at more than the rest of this import costs.
+    if not any(entry.startswith("cert_sdk-") for entry in os.listdir(site)):
         return
     import warnings
 
@@ -27,4 +26,4 @@ def _warn_of_namesake() -> None:
     )
 
 
-_warn_of_namesake()
+_warn_of_namesake(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

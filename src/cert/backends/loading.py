@@ -23,7 +23,15 @@ from cert.core.errors import (
     UnsafeModelError,
 )
 
-__all__ = ["REFERENCE", "LoadOptions", "LoadedModel", "load_model", "locate", "peek_vocab_size"]
+__all__ = [
+    "REFERENCE",
+    "LoadOptions",
+    "LoadedModel",
+    "load_model",
+    "locate",
+    "peek_vocab_size",
+    "require_libraries",
+]
 
 REFERENCE = "reference"
 
@@ -76,7 +84,7 @@ def load_model(name: str, options: LoadOptions | None = None) -> LoadedModel:
         ModelLoadError: its files do not make a working model.
     """
     options = options or LoadOptions()
-    torch, transformers = _libraries()
+    torch, transformers = require_libraries()
     device = _device(torch, options.device)
     dtype = _dtype(torch, options.dtype, device)
     directory, revision = locate(name, options)
@@ -238,7 +246,12 @@ def _read_json(path: Path) -> Any:
         ) from error
 
 
-def _libraries() -> tuple[Any, Any]:
+def require_libraries() -> tuple[Any, Any]:
+    """Return torch and transformers.
+
+    Raises:
+        DependencyMissingError: one of them is not installed.
+    """
     try:
         import torch
         import transformers

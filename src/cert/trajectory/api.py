@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from cert.backends.base import Backend, GenerationRequest, Message, OnStep, Prompt, Sampling
-from cert.backends.loading import REFERENCE, LoadOptions, peek_vocab_size
+from cert.backends.loading import REFERENCE, LoadOptions, peek_vocab_size, require_libraries
 from cert.core.errors import InputError, PromptTooLongError
 from cert.trajectory.analysis import analyze_generation
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
@@ -71,6 +71,7 @@ class HamiltonianMonitor:
         """Load the model unless it is loaded, and return its backend."""
         with self._lock:
             if self._backend is None:
+                require_libraries()
                 from cert.backends.local import LocalBackend
 
                 backend = LocalBackend.load(self.model_name, self._options)
