@@ -14,7 +14,11 @@ __all__ = ["__version__"]
 def _warn_of_namesake(site: str) -> None:
     """Warn when ``cert-sdk`` is installed into the same folder: both packages bring the module ``cert``."""
     # importlib.metadata would answer too, at more than the rest of this import costs.
-    if not any(entry.startswith("cert_sdk-") for entry in os.listdir(site)):
+    try:
+        entries = os.listdir(site)
+    except OSError:  # inside a zip archive
+        return
+    if not any(entry.startswith("cert_sdk-") for entry in entries):
         return
     import warnings
 
