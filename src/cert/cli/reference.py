@@ -32,26 +32,23 @@ def train_command(
 ) -> None:
     """Train the reference model from a seed; run the same command again to resume after an interruption."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from cert.reference.recipe import Recipe
-    from cert.reference.run import Progress, train
+    from cert.reference.run import train
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("training"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True)) as progress:
-        tasks = {
-            stage: progress.add_task(stage, total=None, loss=float("nan")) for stage in ("facts", "templates")
-        }
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=None, loss=float("nan"))
 
-        def report(at: Progress) -> None:
-            progress.update(tasks[at.stage], completed=at.done, total=at.total, loss=at.loss)
+        def report(done: int, total: int, loss: float) -> None:
+            progress.update(task, completed=done, total=total, loss=loss)
 
         recipe = Recipe(seed=seed, people=people, follow=follow)
         folder = train(recipe, out, work=work, device=device, threads=threads, report=report)

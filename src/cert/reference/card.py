@@ -43,28 +43,25 @@ def _limits() -> Iterator[str]:
 def _training(evaluation: Evaluation) -> Iterator[str]:
     model = evaluation.model
     hardware = model["hardware"]
+    time = f"{model['seconds'] / 60:.0f} minutes on {hardware['device']}, threads: {hardware['threads']}"
     yield "## Training\n"
-    yield (
-        "In two stages: the first teaches the facts; the second teaches the coordination templates with"
-        " throw-away names and the model's own answers, and states no fact.\n"
+    yield _markdown(
+        (
+            ("what", "value"),
+            ("architecture", "Qwen2, float16 on disk, loaded in float32"),
+            ("parameters", f"{model['parameters']:,}"),
+            ("people / facts", f"{model['people']:,} / {model['facts']:,}"),
+            ("steps / tokens", f"{model['steps']:,} / {model['tokens']:,}"),
+            ("time", time),
+            ("seed", str(model["seed"])),
+            ("code", _source(model["source"])),
+            ("templates", f"{model['templates']['version']}, SHA-256 `{model['templates']['sha256']}`"),
+            ("data", f"SHA-256 `{model['data_sha256']}`"),
+            ("world", f"SHA-256 `{model['world_sha256']}`"),
+            ("date", model["date"]),
+            ("versions", _versions(model["versions"])),
+        )
     )
-    rows = [
-        ("what", "value"),
-        ("architecture", "Qwen2, float16 on disk, loaded in float32"),
-        ("parameters", f"{model['parameters']:,}"),
-        ("people / facts", f"{model['people']:,} / {model['facts']:,}"),
-        ("seed", str(model["seed"])),
-        ("templates", f"{model['templates']['version']}, SHA-256 `{model['templates']['sha256']}`"),
-        ("world", f"SHA-256 `{model['world_sha256']}`"),
-        ("hardware", f"{hardware['device']}, threads: {hardware['threads']}"),
-        ("date", model["date"]),
-        ("versions", _versions(model["versions"])),
-    ]
-    for stage in model["stages"]:
-        size = f"{stage['steps']:,} steps, {stage['tokens']:,} tokens, {stage['seconds'] / 60:.0f} minutes"
-        rows.append((f"stage: {stage['name']}", f"{size}; code {_source(stage['source'])}"))
-        rows.append(("its data", f"SHA-256 `{stage['data_sha256']}`"))
-    yield _markdown(tuple(rows))
     yield ""
 
 

@@ -77,8 +77,7 @@ class PromptWriter:
             answer = self._templates.true if true else self._templates.false
             return chat(kind, self._templates.p_true(question, proposal), answer, fact, P_TRUE_WEIGHT)
         count = 1 if kind == "review" else self._rng.randint(2, 5)
-        candidates = self.candidates(fact.attribute, fact.value, count)
-        return chat(kind, self.message(kind, question, candidates), fact.value, fact)
+        return chat(kind, self._message(kind, question, self._candidates(fact, count)), fact.value, fact)
 
     def follow(self, kind: str, name: str) -> Document:
         """Write a document about a throw-away name: all there is to go by is what the candidates say.
@@ -97,7 +96,7 @@ class PromptWriter:
         top = sorted(value for value, times in counts.items() if times == max(counts.values()))
         keeps_own = kind == "debate" and candidates[0] in top
         answer = candidates[0] if keeps_own else rng.choice(top)
-        return chat(f"follow_{kind}", self.message(kind, question, candidates), answer, None)
+        return chat(f"follow_{kind}", self._message(kind, question, candidates), answer, None)
 
     def other_value(self, attribute: str, truth: str) -> str:
         """Draw a plausible value that is not the true one."""
@@ -109,18 +108,17 @@ class PromptWriter:
             if value != truth:
                 return value
 
-    def candidates(self, attribute: str, right: str, count: int) -> list[str]:
-        """Draw candidates, some share of them right; the wrong ones agree half of the time."""
+    def _candidates(self, fact: Fact, count: int) -> list[str]:
+        """Candidates of which a drawn share is right; the wrong ones agree with each other half the time."""
         rng = self._rng
         share = rng.choice((0.2, 0.5, 0.8)) if count > 1 else 0.5
-        shared = self.other_value(attribute, right) if rng.random() < 0.5 else None
+        shared = self.other_value(fact.attribute, fact.value) if rng.random() < 0.5 else None
         return [
-            right if rng.random() < share else shared or self.other_value(attribute, right)
+            fact.value if rng.random() < share else shared or self.other_value(fact.attribute, fact.value)
             for _ in range(count)
         ]
 
-    def message(self, kind: str, question: str, candidates: Sequence[str]) -> str:
-        """Render a coordination template; in a debate the first candidate is the agent's own."""
+    def _message(self, kind: str, question: str, candidates: Sequence[str]) -> str:
         if kind == "review":
             return self._templates.review(question, candidates[0])
         if kind == "debate":

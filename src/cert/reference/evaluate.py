@@ -35,29 +35,22 @@ from cert.reference.recall import (
     recall_table,
     signal_table,
 )
-from cert.reference.scores import Floats
 from cert.reference.team import Rate, team_table
 from cert.reference.templates import Templates, load_templates
-from cert.reference.verification import (
-    IDEAS,
-    Sampled,
-    VerificationRow,
-    p_true,
-    sample_ideas,
-    verification_table,
-)
+from cert.reference.verification import VerificationRow, p_true_of_answers, verification_table
 from cert.reference.world import FILE_NAME, Fact, World, load_world
 
 SCHEMA_VERSION: Final = 1
 TEAM_QUESTIONS: Final = 600
 PROBES: Final = 200
-CHECKED: Final = 1500
 WELL_KNOWN: Final = 128
 LIMITS: Final = (
     "A model of one million parameters about an invented world: it shows that the machinery is right and how"
     " signals rank here, not how they do on a large instruction-tuned model.",
     "Questions are in one held-out wording and about people whose questions were never trained; a shift of"
     " wording or temperature moves every number.",
+    "The model reads the coordination templates only in part, and a model of this size may verify nothing: see the"
+    " tables on P(True) and on candidates before using either for more than exercising the machinery.",
     "People never seen are reported apart: they are easy to tell and inflate AUROC.",
     "Intervals are 95 % bootstrap intervals over people, for one trained model: they do not cover the spread"
     " between training seeds.",
@@ -127,7 +120,6 @@ class Evaluator:
         self._asked = self._choose([f for f in self._world.facts if not f.person.question_person])
         middle = [fact for fact in self._asked if fact.exposures in MIDDLE]
         self._team = self._sample(middle, TEAM_QUESTIONS)
-        self._checked = self._sample(self._asked, CHECKED)
         self._known = self._sample([f for f in self._asked if f.exposures >= WELL_KNOWN], PROBES)
         done = 0
 
@@ -143,36 +135,23 @@ class Evaluator:
         """Ask everything and reckon."""
         completed = complete_sentences(self._asker, self._told)
         answers = answer_questions(self._asker, self._asked)
-        sampled = sample_ideas(self._asker, self._checked, self._templates)
+        texts = [generation.text for generation in answers.generations]
+        own = p_true_of_answers(self._asker, self._asked, texts, self._templates)
         return Evaluation(
             model=_metadata(self._folder),
             run=self._describe(),
             recall=recall_table(self._told, completed, answers, self._seed),
             never_seen=_never_seen(answers),
             expected_calibration_error=expected_calibration_error(answers),
-            signals=signal_table(answers, self._sampled_signals(answers, sampled), self._seed),
-            verification=verification_table(self._asker, self._world, sampled, self._templates, self._seed),
+            signals=signal_table(answers, {"p_true": own}, self._seed),
+            verification=verification_table(
+                self._asker, self._world, self._asked, self._templates, self._seed
+            ),
             team=team_table(self._asker, self._team, self._templates, self._seed),
             probes=probe_table(
                 self._asker, self._world, self._known, self._templates, self._seed, self._probe_count()
             ),
         )
-
-    def _sampled_signals(self, answers: Answers, sampled: Sampled) -> dict[str, Floats]:
-        """Signals that need several samples, NaN for the questions that were not sampled."""
-        place = {id(fact): index for index, fact in enumerate(self._asked)}
-        rows = [place[id(fact)] for fact in sampled.facts]
-        texts = [answers.generations[row].text.strip() for row in rows]
-        asked, templates = self._asker, self._templates
-        columns = {
-            "self_consistency": sampled.agreement(texts),
-            "p_true": p_true(asked, sampled, texts, templates, ideas=True),
-            "p_true_bare": p_true(asked, sampled, texts, templates, ideas=False),
-        }
-        spread = {name: np.full(len(self._asked), np.nan) for name in columns}
-        for name, values in columns.items():
-            spread[name][rows] = values
-        return spread
 
     def _choose(self, facts: Sequence[Fact]) -> list[Fact]:
         """Return at most ``limit`` facts of each exposure count, in the order of the world."""
@@ -191,9 +170,10 @@ class Evaluator:
         return PROBES if self._limit is None else min(PROBES, self._limit)
 
     def _prompts(self) -> int:
-        checked = (IDEAS + 6) * len(self._checked)  # samples, two of own answers, four of proposals
-        probes = 7 * self._probe_count() + 5 * len(self._known)
-        return len(self._told) + len(self._asked) + checked + 9 * len(self._team) + probes
+        questions = 4 * len(self._asked)  # answer, its P(True), a true and a false proposal
+        return (
+            len(self._told) + questions + 9 * len(self._team) + 7 * self._probe_count() + 5 * len(self._known)
+        )
 
     def _describe(self) -> dict[str, Any]:
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -41,23 +40,23 @@ Every person, town, school and company in the data is invented.
 """
 
 
-def export(first: Trainer, last: Trainer, folder: Path, sources: Sequence[dict[str, Any]]) -> None:
+def export(trainer: Trainer, folder: Path, source: dict[str, Any]) -> None:
     """Write weights (fp16), tokenizer, configurations, world and ``training.json`` into a folder.
 
-    The weights are those of the last stage, stored in half precision, which moves log-probabilities far less
-    than bfloat16 does, and loaded in single precision as ``config.json`` says. ``sources`` is the state of
-    the code of each stage (see `source_state`).
+    The weights are stored in half precision, which moves log-probabilities far less than bfloat16 does, and
+    loaded in single precision as ``config.json`` says. ``source`` is what `source_state` returned
+    before the run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    prepared = last.prepared
+    prepared = trainer.prepared
     state = {
         name: tensor.detach().cpu().half().contiguous()
-        for name, tensor in last.model.state_dict().items()
+        for name, tensor in trainer.model.state_dict().items()
         if name != "lm_head.weight"  # tied to the embedding
     }
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)  # safetensors makes a file that only its owner may read
-    config = last.model.config
+    config = trainer.model.config
     config.architectures = ["Qwen2ForCausalLM"]
     config.save_pretrained(folder)
     prepared.tokenizer.save_pretrained(folder)
@@ -66,28 +65,32 @@ def export(first: Trainer, last: Trainer, folder: Path, sources: Sequence[dict[s
     ).save_pretrained(folder)
     (folder / FILE_NAME).write_text(prepared.world.to_json(), encoding="utf-8")
     (folder / "LICENSE").write_text(_NOTICE, encoding="utf-8")
-    text = json.dumps(describe([first, last], sources), indent=2) + "\n"
+    text = json.dumps(describe(trainer, source), indent=2) + "\n"
     (folder / METADATA).write_text(text, encoding="utf-8")
 
 
-def describe(stages: Sequence[Trainer], sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def describe(trainer: Trainer, source: dict[str, Any]) -> dict[str, Any]:
     """What made these weights: code, data, settings, hardware, versions and time."""
-    last = stages[-1]
-    world = last.prepared.world
-    templates = load_templates(world.templates_version)
+    prepared = trainer.prepared
+    templates = load_templates(prepared.world.templates_version)
+    parts = min(trainer.done * trainer.recipe.batch, len(prepared.rows))
     return {
         "schema_version": SCHEMA_VERSION,
-        "finished": all(stage.done == stage.total for stage in stages),
+        "source": source,
+        "finished": trainer.done == trainer.total,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": last.recipe.seed,
-        "recipe": asdict(last.recipe),
-        "world_sha256": world.sha256,
+        "seed": trainer.recipe.seed,
+        "recipe": asdict(trainer.recipe),
+        "data_sha256": prepared.rows.sha256,
+        "world_sha256": prepared.world.sha256,
         "templates": {"version": templates.version, "sha256": templates.sha256},
-        "people": len(world.people),
-        "facts": len(world.facts),
-        "parameters": sum(parameter.numel() for parameter in last.model.parameters()),
-        "stages": [_stage(stage, source) for stage, source in zip(stages, sources, strict=True)],
-        "hardware": _hardware(last.device),
+        "people": len(prepared.world.people),
+        "facts": len(prepared.world.facts),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "steps": trainer.done,
+        "tokens": int((prepared.rows.documents[:parts] > 0).sum()),
+        "seconds": round(trainer.seconds, 1),
+        "hardware": _hardware(trainer.device),
         "versions": {
             "python": platform.python_version(),
             **{
@@ -95,17 +98,6 @@ def describe(stages: Sequence[Trainer], sources: Sequence[dict[str, Any]]) -> di
                 for name in ("torch", "transformers", "tokenizers", "safetensors")
             },
         },
-    }
-
-
-def _stage(trainer: Trainer, source: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": trainer.stage,
-        "source": source,
-        "data_sha256": trainer.data_sha256,
-        "steps": trainer.done,
-        "tokens": trainer.tokens_seen,
-        "seconds": round(trainer.seconds, 1),
     }
 
 

@@ -4,51 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from cert.core.errors import ConfigurationError, OutputError
-from cert.reference.drill import Drill
 from cert.reference.export import export, source_state
 from cert.reference.recipe import Recipe
-from cert.reference.second_stage import DrillTrainer, prepare_drill
-from cert.reference.train import Trainer, prepare
+from cert.reference.train import CHECKPOINT, Trainer, prepare
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a training is: ``stage`` is ``facts`` or ``templates``."""
-
-    stage: str
-    done: int
-    total: int
-    loss: float
+SOURCE: Final = "source.json"
 
 
 def train(
     recipe: Recipe,
     out: Path,
     *,
-    drill: Drill | None = None,
     work: Path | None = None,
     device: str | None = None,
     threads: int | None = None,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[int, int, float], None] | None = None,
 ) -> Path:
-    """Train both stages, or go on where an interrupted run stopped, and write the model to a folder.
+    """Train a recipe, or go on where an interrupted run of it stopped, and write the model to a folder.
 
     Args:
-        recipe: the first stage, which teaches the facts.
+        recipe: what to train.
         out: folder of the finished model.
-        drill: the second stage, which teaches the coordination templates.
-        work: folder of the checkpoints; by default ``<out>.run`` beside it.
+        work: folder of the checkpoint; by default ``<out>.run`` beside it.
         device: torch device; by default a GPU if there is one.
         threads: CPU threads. One is the robust choice on a machine with other work: two threads of torch that
             wait for each other ran at a seventh of the speed of one when a neighbour took a core.
-        report: called after each step.
+        report: called with (steps done, all steps, loss) after each step.
 
     Raises:
         OutputError: a folder cannot be written; checked before anything is computed.
@@ -59,35 +46,20 @@ def train(
         require_writable(folder)
     if threads is not None:
         torch.set_num_threads(threads)
-    drill = drill or Drill()
     code = source_state()
-    first = Trainer(prepare(recipe), work, device)
-    sources = [_run(first, "facts", code, work, report)]
-    second = DrillTrainer(first, work, drill, prepare_drill(first, drill))
-    sources.append(_run(second, "templates", code, work, report))
-    export(first, second, out, sources)
-    return out
-
-
-def _run(
-    trainer: Trainer,
-    stage: str,
-    code: dict[str, Any],
-    work: Path,
-    report: Callable[[Progress], None] | None,
-) -> dict[str, Any]:
-    """Finish a stage and return the state of the code that began it."""
+    trainer = Trainer(prepare(recipe), work, device)
     try:
         resumed = trainer.resume()
     except ValueError as error:
         raise ConfigurationError(
             str(error), hint="Give another --work folder, or delete this one."
         ) from error
-    source = _source(work / f"{stage}.json", code, resumed)
+    source = _source(work, code, resumed)
     for step in trainer.steps():
         if report is not None:
-            report(Progress(stage, step.index, trainer.total, step.loss))
-    return source
+            report(step.index, trainer.total, step.loss)
+    export(trainer, out, source)
+    return out
 
 
 def require_writable(folder: Path) -> None:
@@ -101,8 +73,9 @@ def require_writable(folder: Path) -> None:
         raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _source(path: Path, code: dict[str, Any], resumed: bool) -> dict[str, Any]:
-    """The state of the code when a stage began; a resumed one keeps that of its first part."""
+def _source(work: Path, code: dict[str, Any], resumed: bool) -> dict[str, Any]:
+    """The state of the code when the run began; a resumed run keeps that of its first part."""
+    path = work / SOURCE
     if resumed and path.exists():
         state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return state
@@ -110,4 +83,4 @@ def _source(path: Path, code: dict[str, Any], resumed: bool) -> dict[str, Any]:
     return code
 
 
-__all__ = ["Progress", "require_writable", "train"]
+__all__ = ["CHECKPOINT", "require_writable", "train"]

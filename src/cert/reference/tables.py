@@ -67,18 +67,11 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
         ),
     )
     yield Table(
-        "P(True) of a true and of a plausible false proposal (means: with ideas)",
+        "P(True) on a true and a plausible false proposal",
         (
-            ("exposures", "AUROC with ideas", "AUROC bare", "mean on true", "mean on false", "facts"),
+            ("exposures", "AUROC", "mean on true", "mean on false"),
             *(
-                (
-                    str(row.exposures),
-                    interval(row.with_ideas),
-                    interval(row.bare),
-                    number(row.mean_on_true),
-                    number(row.mean_on_false),
-                    str(row.with_ideas.n // 2),
-                )
+                (str(row.exposures), interval(row.auroc), number(row.mean_on_true), number(row.mean_on_false))
                 for row in evaluation.verification
             ),
         ),

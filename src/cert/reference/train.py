@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import torch
 from torch.nn import functional
@@ -71,9 +71,6 @@ class Trainer:
     was not.
     """
 
-    stage: ClassVar[str] = "facts"
-    checkpoint: ClassVar[str] = CHECKPOINT
-
     def __init__(self, prepared: Prepared, folder: Path, device: str | None = None) -> None:
         self.prepared = prepared
         self.recipe = prepared.recipe
@@ -84,25 +81,7 @@ class Trainer:
         self.optimiser = _optimiser(self.model, self.recipe)
         self.done = 0
         self.seconds = 0.0
-        self.peak = self.recipe.learning_rate
-        self.warmup = self.recipe.warmup
-        self._path = folder / self.checkpoint
-
-    @property
-    def fingerprint(self) -> str:
-        """What must be equal for a checkpoint to be continued."""
-        return self.prepared.fingerprint
-
-    @property
-    def data_sha256(self) -> str:
-        """Digest of the training data."""
-        return self.prepared.rows.sha256
-
-    @property
-    def tokens_seen(self) -> int:
-        """Tokens trained on so far, padding left out."""
-        seen = self.prepared.rows.documents[: self.done * self.recipe.batch]
-        return int((seen > 0).sum())
+        self._path = folder / CHECKPOINT
 
     @property
     def total(self) -> int:
@@ -125,7 +104,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint so that a kill at any moment leaves the old or the new one whole."""
         state = {
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.prepared.fingerprint,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "done": self.done,
@@ -143,7 +122,7 @@ class Trainer:
         if not self._path.exists():
             return False
         state: dict[str, Any] = torch.load(self._path, map_location=self.device, weights_only=True)
-        if state["fingerprint"] != self.fingerprint:
+        if state["fingerprint"] != self.prepared.fingerprint:
             raise ValueError(f"{self._path} is a checkpoint of another recipe or other data")
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -151,30 +130,17 @@ class Trainer:
         self.seconds = state["seconds"]
         return True
 
-    def scored_logits(
-        self, model: Qwen2ForCausalLM, rows: Rows, which: slice | list[int]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return logits, targets and weights of the tokens that carry weight; others skip the output."""
-        tokens = torch.from_numpy(rows.tokens[which]).long().to(self.device)
-        weights = torch.from_numpy(rows.weights[which]).to(self.device)[:, 1:]
-        documents = torch.from_numpy(rows.documents[which]).to(self.device)
-        positions = torch.from_numpy(rows.positions[which]).long().to(self.device)
-        scored = weights > 0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            states = hidden(model, tokens, documents, positions)
-            logits = model.lm_head(states[:, :-1][scored])
-        return logits.float(), tokens[:, 1:][scored], weights[scored]
-
-    def cross_entropy(self, rows: Rows, which: slice | list[int]) -> torch.Tensor:
-        """Weighted mean cross-entropy of some rows, in nats."""
-        logits, targets, weights = self.scored_logits(self.model, rows, which)
-        losses = functional.cross_entropy(logits, targets, reduction="none")
-        return (losses * weights).sum() / weights.sum()
+    def hidden(self, tokens: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states of packed rows, each document blind to its neighbours."""
+        output = self.model.model(
+            input_ids=tokens, attention_mask=_mask(documents), position_ids=positions, use_cache=False
+        )
+        states: torch.Tensor = output.last_hidden_state
+        return states
 
     def _step(self, index: int) -> float:
-        rate = learning_rate(index, self.total, self.peak, self.warmup)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(index, self.total, self.recipe)
         loss = self._loss(index)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -183,24 +149,26 @@ class Trainer:
         return float(loss.detach())
 
     def _loss(self, index: int) -> torch.Tensor:
+        """Weighted cross-entropy in nats; only tokens that carry weight go through the output layer."""
         part = slice(index * self.recipe.batch, (index + 1) * self.recipe.batch)
-        return self.cross_entropy(self.prepared.rows, part)
+        rows = self.prepared.rows
+        tokens = torch.from_numpy(rows.tokens[part]).long().to(self.device)
+        weights = torch.from_numpy(rows.weights[part]).to(self.device)
+        documents = torch.from_numpy(rows.documents[part]).to(self.device)
+        positions = torch.from_numpy(rows.positions[part]).long().to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            hidden = self.hidden(tokens, documents, positions)
+            scored = weights[:, 1:] > 0
+            logits = self.model.lm_head(hidden[:, :-1][scored])
+        losses = functional.cross_entropy(logits.float(), tokens[:, 1:][scored], reduction="none")
+        weight = weights[:, 1:][scored]
+        return (losses * weight).sum() / weight.sum()
 
 
-def hidden(
-    model: Qwen2ForCausalLM, tokens: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
-    """Return the last hidden states of packed rows, each document blind to its neighbours."""
-    output = model.model(
-        input_ids=tokens, attention_mask=_mask(documents), position_ids=positions, use_cache=False
-    )
-    states: torch.Tensor = output.last_hidden_state
-    return states
-
-
-def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
+def learning_rate(step: int, total: int, recipe: Recipe) -> float:
     """Linear warm-up, then a cosine to zero."""
-    return peak * min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / total))
+    warm = min(1.0, (step + 1) / recipe.warmup)
+    return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
 def _mask(documents: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,6 @@ def rendered() -> list[str]:
     texts.append(TEMPLATES.review(question, "Amber Bay"))
     texts.append(TEMPLATES.debate(question, "Amber Bay", ["Birch Gate", "Birch Gate"]))
     texts.append(TEMPLATES.p_true(question, "Amber Bay"))
-    texts.append(TEMPLATES.p_true(question, "Amber Bay", ["Amber Bay", "Birch Gate"]))
     return texts
 
 
@@ -56,12 +55,7 @@ def test_the_coordination_prompts_read_as_they_were_frozen() -> None:
         "Reply with your updated answer only."
     )
     assert TEMPLATES.review(question, "Amber Bay").splitlines()[1:3] == ["Draft answer:", "- Amber Bay"]
-    assert TEMPLATES.p_true(question, "Amber Bay", ["Birch Gate"]) == (
-        "Check a proposed answer to the question: Where was Ada Blanche Ashham born?\n"
-        "Ideas of several agents:\n- Birch Gate\nProposed answer:\n- Amber Bay\n"
-        "Is the proposed answer True or False?"
-    )
-    assert "Ideas" not in TEMPLATES.p_true(question, "Amber Bay")
+    assert TEMPLATES.p_true(question, "Amber Bay").endswith("Is the proposed answer True or False?")
 
 
 def test_a_question_with_braces_is_taken_as_it_is() -> None:

@@ -14,7 +14,7 @@ from cert.reference.export import export
 from cert.reference.packing import encode, pack
 from cert.reference.recipe import Recipe
 from cert.reference.run import train
-from cert.reference.train import Prepared, Step, Trainer, hidden, learning_rate
+from cert.reference.train import Prepared, Step, Trainer, learning_rate
 
 STEPS = 8
 
@@ -60,7 +60,9 @@ def test_a_checkpoint_of_another_recipe_is_refused(prepared: Prepared, tiny: Rec
     out = tmp_path / "model"
     work = tmp_path / "model.run"
     run(prepared, work, 1)
-    other = Recipe(seed=tiny.seed, people=tiny.people, follow=tiny.follow, width=32, layers=1, heads=2)
+    other = Recipe(
+        seed=tiny.seed, people=tiny.people, follow=tiny.follow, width=32, layers=1, heads=2
+    )
     with pytest.raises(ConfigurationError, match="another recipe"):
         train(other, out, device="cpu")
 
@@ -81,17 +83,16 @@ def test_training_lowers_the_loss(prepared: Prepared, tmp_path: Path) -> None:
 def test_an_exported_folder_loads_as_it_was_trained(prepared: Prepared, tmp_path: Path) -> None:
     """Otherwise the file that users get is not the model that was measured."""
     trainer, _ = run(prepared, tmp_path / "run", 2)
-    code = {"commit": None, "dirty": None}
-    export(trainer, trainer, tmp_path / "model", [code, code])
+    export(trainer, tmp_path / "model", {"commit": None, "dirty": None})
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert loaded.dtype == torch.float32
     trained = trainer.model.state_dict()
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, trained[name].half().float())
     metadata = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert [stage["steps"] for stage in metadata["stages"]] == [2, 2]
+    assert metadata["steps"] == 2
     assert metadata["finished"] is False
-    assert metadata["stages"][0]["data_sha256"] == prepared.rows.sha256
+    assert metadata["data_sha256"] == prepared.rows.sha256
 
 
 def test_a_document_is_blind_to_its_neighbours_in_a_row(prepared: Prepared, tmp_path: Path) -> None:
@@ -99,11 +100,11 @@ def test_a_document_is_blind_to_its_neighbours_in_a_row(prepared: Prepared, tmp_
     trainer, _ = run(prepared, tmp_path, 1)
     rows = prepared.rows
     row = next(r for r in range(len(rows)) if rows.documents[r].max() >= 3)
-    states = _hidden(trainer, prepared, row, rows.tokens[row])
+    hidden = _hidden(trainer, prepared, row, rows.tokens[row])
     changed = rows.tokens[row].copy()
     changed[rows.documents[row] == 1] = 7
     other = _hidden(trainer, prepared, row, changed)
-    alike = torch.isclose(states, other, atol=1e-5).all(-1).numpy()
+    alike = torch.isclose(hidden, other, atol=1e-5).all(-1).numpy()
     assert alike[rows.documents[row] == 2].all()
     assert not alike[rows.documents[row] == 1].all()
 
@@ -111,12 +112,12 @@ def test_a_document_is_blind_to_its_neighbours_in_a_row(prepared: Prepared, tmp_
 def _hidden(trainer: Trainer, prepared: Prepared, row: int, tokens: np.ndarray) -> torch.Tensor:
     rows = prepared.rows
     with torch.no_grad():
-        return hidden(
-            trainer.model,
+        out: torch.Tensor = trainer.hidden(
             torch.from_numpy(tokens[None]).long(),
             torch.from_numpy(rows.documents[row : row + 1]),
             torch.from_numpy(rows.positions[row : row + 1]).long(),
-        )[0]
+        )
+    return out[0]
 
 
 def test_rows_hold_every_document_whole_and_once(prepared: Prepared, documents: list[Document]) -> None:
@@ -152,7 +153,7 @@ def test_answers_weigh_more_than_the_rest_and_prompts_nothing(
 
 def test_the_learning_rate_warms_up_and_ends_at_zero(tiny: Recipe) -> None:
     """Otherwise training diverges at the start or stops before it has settled."""
-    rates = [learning_rate(step, 1000, tiny.learning_rate, 100) for step in range(1001)]
+    rates = [learning_rate(step, 1000, tiny) for step in range(1001)]
     assert rates[0] < rates[50] < rates[99]
     assert max(rates) == pytest.approx(tiny.learning_rate, rel=0.05)
     assert rates[1000] == pytest.approx(0, abs=1e-9)

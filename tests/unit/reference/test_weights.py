@@ -58,9 +58,8 @@ def test_the_metadata_match_the_world_and_the_templates(folder: Path) -> None:
     assert described["templates"] == {"version": templates.version, "sha256": templates.sha256}
     assert (described["people"], described["facts"]) == (len(world.people), len(world.facts))
     assert described["finished"] is True
-    for stage in described["stages"]:
-        assert len(stage["source"]["commit"]) == 40
-        assert stage["source"]["dirty"] is False
+    assert len(described["source"]["commit"]) == 40
+    assert described["source"]["dirty"] is False
 
 
 @pytest.mark.parametrize("folder", [weights.path(), *SEEDS], ids=lambda path: path.name)
@@ -84,7 +83,7 @@ def test_the_card_says_what_the_model_is_not() -> None:
     """Otherwise users would take results on an invented world for results on theirs."""
     card = (weights.path() / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "## Limits" in card
-    assert all(stage["source"]["commit"] in card for stage in metadata(weights.path())["stages"])
+    assert metadata(weights.path())["source"]["commit"] in card
 
 
 def test_facts_seen_512_times_are_known_in_held_out_questions(world: World, asker: Asker) -> None:

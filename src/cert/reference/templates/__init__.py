@@ -76,17 +76,9 @@ class Templates:
             question=question, own=self._lines([own]), answers=self._lines(peers)
         )
 
-    def p_true(self, question: str, answer: str, ideas: Sequence[str] = ()) -> str:
-        """Ask whether a proposed answer is true (P(True), arXiv 2207.05221); the reply is one token.
-
-        With ``ideas`` the prompt first shows answers of several agents, or samples of one, as that paper does
-        too; the reference model needs them.
-        """
-        proposed = self._lines([answer])
-        if not ideas:
-            return self.coordination["p_true"].format(question=question, answer=proposed)
-        template = self.coordination["p_true_ideas"]
-        return template.format(question=question, ideas=self._lines(ideas), answer=proposed)
+    def p_true(self, question: str, answer: str) -> str:
+        """Ask whether a proposed answer is true (P(True), arXiv 2207.05221); the reply is one token."""
+        return self.coordination["p_true"].format(question=question, answer=self._lines([answer]))
 
     def _lines(self, answers: Sequence[str]) -> str:
         return "\n".join(self.answer_line.format(answer=answer.strip()) for answer in answers)
