@@ -49,8 +49,8 @@ LIMITS: Final = (
     " signals rank here, not how they do on a large instruction-tuned model.",
     "Questions are in one held-out wording and about people whose questions were never trained; a shift of"
     " wording or temperature moves every number.",
-    "The model reads the coordination templates only in part, and a model of this size may verify nothing: see the"
-    " tables on P(True) and on candidates before using either for more than exercising the machinery.",
+    "The model reads the coordination templates only in part, and one of this size may verify nothing: see"
+    " the tables on P(True) and on candidates before using either for more than exercising the machinery.",
     "People never seen are reported apart: they are easy to tell and inflate AUROC.",
     "Intervals are 95 % bootstrap intervals over people, for one trained model: they do not cover the spread"
     " between training seeds.",
