@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cert.core.correlation import correlated, correlation_id
 from cert.core.degraded import DegradedParts
 from cert.core.errors import ConfigurationError, StoreError
 from cert.core.events import ComponentDegraded, Event, EventHub, HealthChanged, ModelUnloaded
@@ -109,9 +110,16 @@ def test_a_hanging_check_is_unhealthy_after_its_time_and_delays_nobody_else():
     """One dead database must not make the whole readiness probe time out."""
 
     async def scenario() -> None:
-        clock = FakeClock()
+        clock, cancelled = FakeClock(), asyncio.Event()
+
+        async def never() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
         health = registry(clock)
-        health.register("dead", asyncio.Event().wait, timeout=3)
+        health.register("dead", never, timeout=3)
         health.register("alive", lambda: None, timeout=1)
         task = asyncio.create_task(health.check_async())
         while clock.sleeping != 1:  # the quick check is through, the dead one waits
@@ -122,6 +130,7 @@ def test_a_hanging_check_is_unhealthy_after_its_time_and_delays_nobody_else():
         dead, alive = (await asyncio.wait_for(task, 5)).checks
         assert (dead.status, dead.code) == ("unhealthy", "timeout")
         assert alive.status == "healthy"
+        await asyncio.wait_for(cancelled.wait(), 5)
 
     asyncio.run(scenario())
 
@@ -134,7 +143,8 @@ def test_a_check_that_never_returns_costs_one_thread_not_one_a_probe():
     before = threading.active_count()
     codes = [health.check().checks[0].code for _ in range(5)]
     assert codes == ["timeout"] * 5
-    assert sum(thread.name == "cert-health-check" for thread in threading.enumerate()) == 1
+    (left,) = [thread for thread in threading.enumerate() if thread.name == "cert-health-check"]
+    assert left.daemon, "a hanging check would keep Python from ending"
     assert threading.active_count() <= before + 2
     release.set()
     deadline = time.monotonic() + 5
@@ -219,7 +229,8 @@ def test_callers_at_the_same_time_share_one_run_even_if_the_first_gives_up():
     calls = 0
 
     async def scenario() -> None:
-        gate = asyncio.Event()
+        gate, complaints = asyncio.Event(), list[object]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
 
         async def gated() -> None:
             nonlocal calls
@@ -236,8 +247,60 @@ def test_callers_at_the_same_time_share_one_run_even_if_the_first_gives_up():
         assert [report.status for report in await asyncio.gather(*tasks[1:])] == ["healthy", "healthy"]
         assert tasks[0].cancelled()
         assert calls == 1
+        assert not complaints
 
     asyncio.run(scenario())
+
+
+def test_a_check_registered_during_a_run_is_in_the_next_report():
+    """A report of yesterday's set of checks must not be cached as today's."""
+
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        health = HealthRegistry(cache_seconds=60)
+        health.register("slow", gate.wait, timeout=10)
+        first = asyncio.create_task(health.check_async())
+        await asyncio.sleep(0.01)
+        health.register("broken", lambda: False)
+        second = asyncio.create_task(health.check_async())
+        await asyncio.sleep(0.01)
+        gate.set()
+        assert [check.name for check in (await first).checks] == ["slow"]
+        assert [check.name for check in (await second).checks] == ["slow", "broken"]
+        assert "broken" in (await health.check_async()).to_dict()["checks"]
+
+    asyncio.run(scenario())
+
+
+def test_a_report_of_an_older_set_of_checks_is_not_kept():
+    """The one cached report would hide a new check for as long as the cache lasts."""
+
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        health = HealthRegistry(cache_seconds=60)
+        health.register("slow", gate.wait, timeout=10)
+        task = asyncio.create_task(health.check_async())
+        await asyncio.sleep(0.01)
+        health.register("broken", lambda: False)
+        gate.set()
+        await task
+        assert "broken" in (await health.check_async()).to_dict()["checks"]
+
+    asyncio.run(scenario())
+
+
+def test_a_check_on_a_thread_keeps_the_correlation_id():
+    """Log lines of a failing check have to be found by the id of the probe that ran it."""
+    seen = []
+
+    async def scenario() -> None:
+        health = HealthRegistry()
+        health.register("one", lambda: seen.append(correlation_id()))
+        with correlated("probe-7"):
+            await health.check_async()
+
+    asyncio.run(scenario())
+    assert seen == ["probe-7"]
 
 
 def test_when_the_loop_that_runs_the_checks_dies_another_caller_runs_them():
@@ -304,6 +367,21 @@ def test_changes_are_told_once():
         ("redis", "unhealthy", "healthy"),
         ("overall", "degraded", "healthy"),
     ]
+
+
+def test_a_check_that_was_removed_is_unknown_again():
+    """A component that comes back has to be told of, even in the state that it left in."""
+    seen: list[Event] = []
+    hub = EventHub()
+    hub.observe(seen.append)
+    health = HealthRegistry(hub=hub, cache_seconds=0)
+    for _ in range(2):
+        remove = health.register("redis", lambda: None)
+        health.check()
+        remove()
+    assert hub.flush()
+    told = [(e.before, e.after) for e in seen if isinstance(e, HealthChanged) and e.component == "redis"]
+    assert told == [("unknown", "healthy")] * 2
 
 
 def test_the_blocking_form_is_refused_on_an_event_loop():
