@@ -151,9 +151,9 @@ def test_answers_weigh_more_than_the_rest_and_prompts_nothing(
     assert scored == f" {chat.facts[0].value}<|im_end|>"
 
 
-def test_the_learning_rate_warms_up_and_ends_at_zero(tiny: Recipe) -> None:
+def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
     """Otherwise training diverges at the start or stops before it has settled."""
-    rates = [learning_rate(step, 1000, tiny) for step in range(1001)]
+    rates = [learning_rate(step, 1000, Recipe()) for step in range(1001)]
     assert rates[0] < rates[50] < rates[99]
-    assert max(rates) == pytest.approx(tiny.learning_rate, rel=0.05)
+    assert max(rates) == pytest.approx(Recipe().learning_rate, rel=0.05)
     assert rates[1000] == pytest.approx(0, abs=1e-9)
