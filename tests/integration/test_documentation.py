@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -64,6 +65,17 @@ def test_cert_commands_run(line, tmp_path):
     said = re.search(r"exit code (\d)", line)
     assert "Traceback" not in done.stderr
     assert done.returncode in ({int(said[1])} if said else {0, 1, 4}), done.stderr
+
+
+def test_the_readme_shows_what_the_demo_prints(tmp_path):
+    """The first screen of the README is a promise of what the first command does."""
+    run = [*CERT, "demo", "--html", "demo.html"]
+    wide = os.environ | {"COLUMNS": "110"}
+    done = subprocess.run(run, cwd=tmp_path, env=wide, capture_output=True, text=True, check=True)
+    printed = [line.rstrip() for line in done.stdout.splitlines() if not line.startswith("HTML report")]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- demo-output -->\n```text\n")[2].partition("\n```")[0]
+    assert shown.splitlines() == "\n".join(printed).rstrip().splitlines()
 
 
 def test_the_page_of_commands_is_up_to_date():

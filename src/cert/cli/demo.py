@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,7 @@ def demo(
             analysis = monitor.analyze([Message("user", fact.question())])
             analyses.append(analysis)
             out.print(_answer(fact, analysis))
+    out.print(_lesson(facts, analyses), highlight=False)
     write_text(html, render_report(analyses))
     out.print(f"HTML report: {html.resolve()}", markup=False, highlight=False, soft_wrap=True)
 
@@ -70,10 +72,30 @@ def _answer(fact: Fact, analysis: TrajectoryAnalysis) -> RenderableType:
     times = "never" if fact.exposures == 0 else f"{fact.exposures} times"
     right = fact.states(analysis.generated_text)
     truth = Text("right", "green") if right else Text(f"wrong, the truth is {fact.value}", "red")
+    signals = analysis.signals
+    numbers = (
+        f"  probability of the answer {math.exp(signals.sequence_logprob):.2f}, "
+        f"largest entropy of a token {signals.max_entropy_lower:.2f} nats"
+    )
+    reasons = () if analysis.passed_quality_check else analysis.decision.reasons
     return Group(
         Text.assemble(("Q  ", "dim"), fact.question(), (f"   (read {times} in training)", "dim")),
         Text.assemble(("A  ", "dim"), token_text(analysis), "   ", truth),
-        Text.assemble("   ", verdict_text(analysis)),
-        *(Text(f"   · {printable(reason)}", "dim") for reason in analysis.decision.reasons),
+        Text.assemble("   ", verdict_text(analysis), (numbers, "dim")),
+        *(Text(f"   · {printable(reason)}", "dim") for reason in reasons),
         "",
+    )
+
+
+def _lesson(facts: list[Fact], analyses: list[TrajectoryAnalysis]) -> str:
+    passed_wrong = sum(
+        analysis.passed_quality_check and not fact.states(analysis.generated_text)
+        for fact, analysis in zip(facts, analyses, strict=True)
+    )
+    told = (
+        f"{passed_wrong} wrong answer passed" if passed_wrong == 1 else f"{passed_wrong} wrong answers passed"
+    )
+    return (
+        f"{told} these thresholds. They are version 3's and uncalibrated: no error rate belongs to them,\n"
+        "while the numbers behind them tell the answers apart (`cert reference evaluate` says how well).\n"
     )

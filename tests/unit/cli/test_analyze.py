@@ -183,6 +183,7 @@ def test_the_demo_asks_by_exposure_and_tells_the_truth(cert, tmp_path):
     assert "read never" in out
     assert "right" in out
     assert "the truth is" in out
+    assert "uncalibrated" in out
     assert report.stat().st_size > 10_000
 
 
