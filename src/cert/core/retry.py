@@ -98,7 +98,7 @@ class Retry:
         policy: how often and how long.
         operation: the name under which events tell of it; from a small fixed set.
         clock: measures and waits.
-        events: told of each retry, without any argument of the call.
+        hub: told of each retry, without any argument of the call.
         uniform: draws the jitter.
     """
 
@@ -109,13 +109,13 @@ class Retry:
         policy: RetryPolicy | None = None,
         operation: str = "call",
         clock: Clock = SYSTEM_CLOCK,
-        events: EventHub | None = None,
+        hub: EventHub | None = None,
         uniform: Callable[[float, float], float] = _uniform,
     ) -> None:
         self.policy = policy or RetryPolicy()
         self.operation = operation
         self.clock = clock
-        self.events = events or default_hub()
+        self.hub = hub or default_hub()
         self.uniform = uniform
         self.worth_it = _predicate(on)
 
@@ -124,7 +124,7 @@ class Retry:
 
         Args:
             function: called without arguments.
-            seconds: of total time for this call, where less is left than the policy allows.
+            seconds: of total time for this call, in place of the policy's.
             operation: a name for this call's events.
 
         Raises:
@@ -190,9 +190,8 @@ class _Run:
     def __init__(self, retry: Retry, seconds: float | None, operation: str) -> None:
         self._retry = retry
         self._operation = operation or retry.operation
-        total = retry.policy.total_seconds
         self._started = retry.clock.monotonic()
-        self._total = total if seconds is None else min(total, seconds)
+        self._total = retry.policy.total_seconds if seconds is None else seconds
         self._previous: BaseException | None = None
 
     def worth_it(self, state: tenacity.RetryCallState) -> bool:
@@ -215,7 +214,7 @@ class _Run:
 
     def announce(self, state: tenacity.RetryCallState) -> None:
         error = _error(state)
-        self._retry.events.emit(
+        self._retry.hub.emit(
             RetryScheduled(
                 operation=self._operation,
                 attempt=state.attempt_number,

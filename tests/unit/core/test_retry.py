@@ -316,7 +316,7 @@ def test_each_retry_is_told_and_no_argument_with_it() -> None:
     hub.observe(seen.append)
     clock = Passing()
     flaky = Flaky(clock, *broken(1), KeyError("why"))
-    retry = Retry(on=Exception, operation="ask", clock=clock, events=hub, uniform=longest)
+    retry = Retry(on=Exception, operation="ask", clock=clock, hub=hub, uniform=longest)
 
     @retry
     def ask(prompt: str) -> str:
