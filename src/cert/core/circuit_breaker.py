@@ -201,7 +201,7 @@ class CircuitBreaker(Breaker):
         policy: when it opens and how it comes back.
         classify: says what an error means; the default knows CERT's errors and Python's own.
         clock: measures.
-        events: told of each change of state.
+        hub: told of each change of state.
     """
 
     def __init__(
@@ -211,12 +211,12 @@ class CircuitBreaker(Breaker):
         *,
         classify: Callable[[BaseException | None], Outcome] = classify,
         clock: Clock = SYSTEM_CLOCK,
-        events: EventHub | None = None,
+        hub: EventHub | None = None,
     ) -> None:
         super().__init__(name, classify)
         self._machine = CircuitMachine(policy or BreakerPolicy())
         self._clock = clock
-        self._events = events or default_hub()
+        self._hub = hub or default_hub()
         self._lock = threading.Lock()
 
     @property
@@ -263,4 +263,4 @@ class CircuitBreaker(Breaker):
         # Under the lock, so that events come in the order of what they tell; the hub never blocks.
         after = self._machine.state
         if before is not after:
-            self._events.emit(CircuitChanged(circuit=self.name, before=before.value, after=after.value))
+            self._hub.emit(CircuitChanged(circuit=self.name, before=before.value, after=after.value))
