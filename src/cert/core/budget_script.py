@@ -4,9 +4,9 @@ Keys: ``state`` (generation, steps, time, sums), ``slots`` and ``order`` (spendi
 in order), ``open`` (reservations by expiry), ``held`` (their amounts and agents), ``agents`` (sums by agent).
 
 Arguments: shared time last seen, microseconds since (least, most), generation known, steps known, generation
-to begin with, the word ``reserve``, ``close`` or ``snapshot``. ``reserve`` goes on with id, amount, agent, limit an hour,
-limit in total (-1: none), lifetime. Then pairs of id and amount to close (-1: all that is set aside); under
-``close`` the last pair is the one asked about, all others are late.
+to begin with, the word ``reserve``, ``close`` or ``snapshot``. ``reserve`` goes on with id, amount, agent,
+limit an hour, limit in total (-1: none), lifetime. Then pairs of id and amount to close (-1: all that is set
+aside); under ``close`` the last pair is the one asked about, all others are late.
 
 Every step may be sent twice, which does the work once: ids are unique, and closed ones are gone.
 """

@@ -132,7 +132,8 @@ class SharedWindow:
 
     Each replica counts what it admits itself, always. While Redis is gone, and for a minute after, that may
     not be more than its share, so that all replicas together keep to the limits; only what was admitted
-    unevenly in the minute before Redis went can come on top. Without a share nothing is admitted.
+    unevenly in the minute before Redis went can come on top. Redis is asked again, at most once a second,
+    by a call that the share has room for. Without a share nothing is admitted.
 
     Args:
         redis: the shared window.
@@ -189,11 +190,16 @@ class SharedWindow:
         closed_for = self._outage.closed_for(now)
         if closed_for > 0:
             return self._alone(tokens, retry_after=closed_for)
-        careful_for = self._careful_until - now
-        if careful_for > 0 and self._outage.mode is None:
-            held_back = careful_for if self._share is None else min(careful_for, self._share.wait(tokens))
-            return held_back or None
-        return None
+        careful_for = max(0.0, self._careful_until - now)
+        if self._share is None:
+            return careful_for or None
+        out = self._outage.mode is not None
+        if not out and careful_for == 0:
+            return None
+        wait = self._share.wait(tokens)
+        if math.isinf(wait):  # more than the share ever holds: only Redis can admit it
+            return None if out else careful_for
+        return wait or None
 
     def _failed(self, tokens: int, error: StoreError) -> float:
         now = self._clock.monotonic()
