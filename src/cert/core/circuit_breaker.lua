@@ -23,6 +23,9 @@ local pause, longest_pause, remembered = tonumber(ARGV[9]), tonumber(ARGV[10]), 
 -- Plain tostring() of Lua 5.1 keeps 14 digits; a time in microseconds has 16.
 local function text(number) return string.format('%.0f', number) end
 
+-- The first write is one that a full Redis refuses: what would change anything runs as a whole or not at all.
+if action ~= 'check' then redis.call('HSET', hash, 'asked', text(now)) end
+
 local kept = redis.call('HMGET', hash, 'state', 'epoch', 'opened', 'probe', 'probe_until', 'paused_until', 'row', 'seq')
 local state = kept[1] or 'closed'
 -- A circuit that is new, or was forgotten, starts at an epoch that no permit from before can have.
