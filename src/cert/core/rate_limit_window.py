@@ -154,7 +154,8 @@ class LocalWindow:
     def _put(self, tokens: int, now: int) -> None:
         admitted: list[object] = []
         if self._requests is not None:
-            admitted.append(self._requests.put(self._item("request", now)))
+            # Asked at the beginning of its millisecond and dated at the end: never counted as too early.
+            admitted.append(self._requests.put(self._item("request", now + 1)))
         if self._tokens is not None:
             admitted.append(self._tokens.put(self._item("tokens", now, weight=tokens)))
         if not all(admitted):

@@ -166,7 +166,7 @@ def test_no_window_holds_more_requests_than_the_limit(kind: str, limit: int, gap
             limiter.acquire(timeout=0)
         except RateLimitedError as error:
             wait = error.retry_after or 0.0
-            recent = [at for at in admitted if at > world.clock.monotonic() - MINUTE - 0.002]
+            recent = [at for at in admitted if at > world.clock.monotonic() - MINUTE - 0.005]
             assert len(recent) >= limit, "refused although there was room"
             assert wait > 0
         else:
@@ -181,9 +181,9 @@ def test_the_wait_is_as_long_as_needed_and_no_longer(kind: str) -> None:
     for _ in range(3):
         assert world.limiter.acquire() == 0
         world.clock.advance(10)
-    assert world.limiter.acquire() == pytest.approx(30.0, abs=0.003)
-    assert world.limiter.acquire() == pytest.approx(10.0, abs=0.003)
-    assert [event.seconds for event in world.told(RateLimitWaited)] == pytest.approx([30.0, 10.0], abs=0.003)
+    assert world.limiter.acquire() == pytest.approx(30.0, abs=0.005)
+    assert world.limiter.acquire() == pytest.approx(10.0, abs=0.005)
+    assert [event.seconds for event in world.told(RateLimitWaited)] == pytest.approx([30.0, 10.0], abs=0.005)
 
 
 @given(
@@ -249,7 +249,7 @@ def test_a_timeout_that_cannot_be_met_is_refused_at_once(kind: str) -> None:
     with pytest.raises(RateLimitedError) as caught:
         world.limiter.acquire(timeout=59)
     assert world.clock.monotonic() == before
-    assert caught.value.retry_after == pytest.approx(60, abs=0.003)
+    assert caught.value.retry_after == pytest.approx(60, abs=0.005)
     assert caught.value.retryable
     world.clock.advance(caught.value.retry_after or 0)
     assert world.limiter.acquire(timeout=0) == 0
