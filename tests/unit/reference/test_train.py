@@ -60,9 +60,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(prepared: Prepared, tiny: Rec
     out = tmp_path / "model"
     work = tmp_path / "model.run"
     run(prepared, work, 1)
-    other = Recipe(
-        seed=tiny.seed, people=tiny.people, follow=tiny.follow, width=32, layers=1, heads=2
-    )
+    other = Recipe(seed=tiny.seed, people=tiny.people, follow=tiny.follow, width=32, layers=1, heads=2)
     with pytest.raises(ConfigurationError, match="another recipe"):
         train(other, out, device="cpu")
 
