@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import functools
 import itertools
 import math
 import numbers
@@ -19,7 +20,7 @@ import unicodedata
 import uuid
 from collections.abc import Collection, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 __all__ = ["REDACTED", "Redaction", "one_line", "without_keys"]
 
@@ -27,6 +28,9 @@ REDACTED = "[redacted]"
 _LONGEST = 8_192  # characters of one value
 _WIDEST = 100  # items of one collection
 _DEEPEST = 6
+_LONGEST_NAME = 100  # characters of a name that is worth remembering
+
+Kind: TypeAlias = Literal["plain", "content", "secret"]
 
 # Words that make a field secret wherever they stand in its name, and those that do so only as its end
 # (`access_token` is one, `token_count` is not).
@@ -122,17 +126,17 @@ class Redaction:
                 clean["…"] = f"{len(items) - position} more"
                 break
             name = key if isinstance(key, str) else _as_name(key)
-            clean[one_line(without_keys(name))] = self._field(name, value, depth)
+            shown, kind = _classified(name) if len(name) <= _LONGEST_NAME else _classify(name[:_LONGEST])
+            clean[shown] = self._field(name, kind, value, depth)
         return clean
 
-    def _field(self, name: str, value: Any, depth: int) -> Any:
+    def _field(self, name: str, kind: Kind, value: Any, depth: int) -> Any:
         if value is None or isinstance(value, bool):
             return value
-        words = [word.casefold() for word in _WORDS.findall(name)]
-        if name.casefold() in self._fields or _is_secret(words):
+        if kind == "secret" or (self._fields and name.casefold() in self._fields):
             return REDACTED
         # Numbers under such a name count content (`prompt_tokens`, `output=3`) and do not hold it.
-        if words and words[-1] in _CONTENT_ENDS and not isinstance(value, numbers.Number):
+        if kind == "content" and not isinstance(value, numbers.Number):
             return _content(value)
         return self._value(value, depth)
 
@@ -188,9 +192,21 @@ def _spelled(char: str) -> str:
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def _classify(name: str) -> tuple[str, Kind]:
+    words = [word.casefold() for word in _WORDS.findall(name)]
+    kind: Kind = "plain"
+    if words and _is_secret(words):
+        kind = "secret"
+    elif words and words[-1] in _CONTENT_ENDS:
+        kind = "content"
+    return one_line(without_keys(name)), kind
+
+
+# The names of a program's fields are few; the bound is for keys that come from outside.
+_classified = functools.lru_cache(maxsize=1024)(_classify)
+
+
 def _is_secret(words: list[str]) -> bool:
-    if not words:
-        return False
     if not _SECRET_WORDS.isdisjoint(words) or words[-1] in _SECRET_ENDS:
         return True
     return any(kind in _KINDS_OF_KEY and key in ("key", "keys") for kind, key in itertools.pairwise(words))
