@@ -81,7 +81,7 @@ class RateLimiter:
         return len(self._line)
 
     def acquire(self, tokens: int = 0, timeout: float | None = None) -> float:
-        """Wait until a request of so many tokens may begin; return the seconds waited.
+        """Wait until a request of so many tokens may begin; return the seconds waited, 0 for at once.
 
         Args:
             tokens: that the request takes, at most the capacity.
@@ -97,14 +97,16 @@ class RateLimiter:
         self._check(tokens, timeout)
         began, turn = self._clock.monotonic(), ThreadTurn()
         ticket = self._line.join(tokens, turn.call)
+        waited = not turn.come
         try:
             while not turn.come:
                 turn.wait(self._patience(ticket, began, timeout))
             while (wait := self._window.take(tokens)) > 0:
+                waited = True
                 self._clock.sleep(self._affordable(wait, began, timeout))
         finally:
             self._line.leave(ticket)
-        return self._admitted(began)
+        return self._admitted(began) if waited else 0.0
 
     async def acquire_async(self, tokens: int = 0, timeout: float | None = None) -> float:
         """Do what `acquire` does without holding up the event loop.
@@ -114,14 +116,16 @@ class RateLimiter:
         self._check(tokens, timeout)
         began, turn = self._clock.monotonic(), TaskTurn()
         ticket = self._line.join(tokens, turn.call)
+        waited = not turn.come
         try:
             while not turn.come:
                 await turn.wait(self._patience(ticket, began, timeout), self._clock)
             while (wait := await self._window.take_async(tokens)) > 0:
+                waited = True
                 await self._clock.sleep_async(self._affordable(wait, began, timeout))
         finally:
             self._line.leave(ticket)
-        return self._admitted(began)
+        return self._admitted(began) if waited else 0.0
 
     def _share(self, redis: RedisScripts, max_replicas: int | None) -> Window:
         from cert.core.rate_limit_redis import RedisWindow, SharedWindow
@@ -186,8 +190,7 @@ class RateLimiter:
 
     def _admitted(self, began: float) -> float:
         waited = self._clock.monotonic() - began
-        if waited > 0:
-            self._hub.emit(RateLimitWaited(limit=self.name, seconds=waited))
+        self._hub.emit(RateLimitWaited(limit=self.name, seconds=waited))
         return waited
 
 
