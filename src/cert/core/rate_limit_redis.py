@@ -20,27 +20,33 @@ __all__ = ["RedisWindow", "SharedWindow"]
 _MINUTE = MINUTE_SECONDS * 1_000_000
 _DAY_SECONDS = 86_400
 
-# Keys: `state` (time, theoretical arrival time of the tokens), `log` (requests by time).
-# Arguments: shared time last seen, microseconds since (least, most), id, requests a minute (-1: no limit),
-# tokens, microseconds a token (0: no limit), burst; then pairs of id and tokens of callers that gave up
-# while they asked: what they have taken is put back. Returns the microseconds to wait, and the shared time.
+# Keys: `state` (time, generation, theoretical arrival time of the tokens), `log` (requests by time).
+# Arguments: shared time last seen, microseconds since (least, most), generation known and to begin with,
+# id, requests a minute (-1: no limit), tokens, microseconds a token (0: no limit), burst; then pairs of id
+# and tokens of callers that gave up while they asked: what they have taken is put back. Returns the microseconds
+# to wait (-1: what was admitted in the last minute is lost), the shared time, the generation.
 _TAKE = Script(f"""
 local state, log = KEYS[1], KEYS[2]
 {SHARED_TIME}
 local seen = tonumber(ARGV[1])
-if seen > 0 and redis.call('EXISTS', state) == 0 then return {{-1, 0}} end
+local generation = redis.call('HGET', state, 'generation')
+if generation ~= ARGV[4] and seen > 0 and tonumber(ARGV[2]) <= {_MINUTE} then return {{-1, 0, ''}} end
 local now = shared_time(state, seen, tonumber(ARGV[2]), tonumber(ARGV[3]))
+if not generation then
+  generation = ARGV[5]
+  redis.call('HSET', state, 'generation', generation)
+end
 local function whole(number) return string.format('%.0f', number) end
-local limit, tokens, emission = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local limit, tokens, emission = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local stored = tonumber(redis.call('HGET', state, 'arrival') or '0')
-local wait, arrival, at = 0, stored, 9
+local wait, arrival, at = 0, stored, 11
 while ARGV[at] do
   if redis.call('ZREM', log, ARGV[at]) == 1 then arrival = arrival - tonumber(ARGV[at + 1]) * emission end
   at = at + 2
 end
 if limit >= 0 then
   redis.call('ZREMRANGEBYSCORE', log, '-inf', '(' .. whole(now - {_MINUTE}))
-  if redis.call('ZSCORE', log, ARGV[4]) then return {{0, now}} end
+  if redis.call('ZSCORE', log, ARGV[6]) then return {{0, now, generation}} end
   local over = redis.call('ZCARD', log) - limit
   if over >= 0 then
     local blocking = redis.call('ZRANGE', log, whole(over), whole(over), 'WITHSCORES')
@@ -49,17 +55,17 @@ if limit >= 0 then
 end
 if emission > 0 and tokens > 0 then
   local later = math.max(now, arrival) + tokens * emission
-  wait = math.max(wait, later - tonumber(ARGV[8]) * emission - now)
+  wait = math.max(wait, later - tonumber(ARGV[10]) * emission - now)
   if wait <= 0 then arrival = later end
 end
 if wait <= 0 then
   wait = 0
-  if limit >= 0 then redis.call('ZADD', log, whole(now), ARGV[4]) end
+  if limit >= 0 then redis.call('ZADD', log, whole(now), ARGV[6]) end
 end
 if arrival ~= stored then redis.call('HSET', state, 'arrival', whole(arrival)) end
 redis.call('EXPIRE', log, {_DAY_SECONDS})
 redis.call('EXPIRE', state, {_DAY_SECONDS})
-return {{wait, now}}
+return {{wait, now, generation}}
 """)
 _MOST_ABANDONED = 1000
 _ABANDONED_A_STEP = 50
@@ -81,6 +87,7 @@ class RedisWindow:
         self._emission = 0 if rate is None else math.ceil(_MINUTE / rate)
         self._burst = limits.capacity or 0
         self._witness = TimeWitness()
+        self._generation = ""
         self._abandoned: deque[tuple[str, int]] = deque(maxlen=_MOST_ABANDONED)
 
     def take(self, tokens: int) -> float:
@@ -107,7 +114,8 @@ class RedisWindow:
 
     def _begin(self, tokens: int) -> tuple[str, float, list[str | int]]:
         asked_at, identifier = self._clock.monotonic(), secrets.token_hex(12)
-        step: list[str | int] = [*self._witness.evidence(asked_at), identifier]
+        step: list[str | int] = [*self._witness.evidence(asked_at), self._generation]
+        step += [secrets.token_hex(8), identifier]
         step += [self._requests, tokens, self._emission, self._burst]
         for _ in range(min(len(self._abandoned), _ABANDONED_A_STEP)):
             # What is told twice or never does no harm: the place is free after a minute all the same.
@@ -117,12 +125,14 @@ class RedisWindow:
     def _end(self, asked_at: float, answer: list[Any]) -> float:
         wait, now = int(answer[0]), int(answer[1])
         if wait < 0:
-            self._witness = TimeWitness()
+            self._witness, self._generation = TimeWitness(), ""
             raise StoreError(
                 "the shared Redis has lost what was admitted in the last minute",
                 hint="give it appendonly yes and no eviction",
                 context={"store": "redis", "reason": "lost"},
             )
+        word = answer[2]
+        self._generation = word.decode() if isinstance(word, bytes) else word
         self._witness.saw(now, asked_at=asked_at, heard_at=self._clock.monotonic())
         return wait / 1_000_000
 

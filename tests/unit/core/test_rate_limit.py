@@ -533,6 +533,26 @@ def test_a_window_that_redis_lost_is_not_given_twice(max_replicas: int | None, a
     assert last == 12
 
 
+def test_every_replica_notices_that_the_window_is_lost() -> None:
+    """The first to notice would begin a new window, and the others would fill it a second time."""
+    world = World("redis", 12)
+    other = world.replica()
+    assert world.burst() + world.burst(other) == 12
+    world.limiter._window._redis._redis._client.flushall()  # type: ignore[attr-defined]
+    for replica in (world.limiter, other):
+        with pytest.raises(StoreError):
+            replica.acquire(timeout=0)
+
+
+def test_a_limit_that_rested_is_not_lost() -> None:
+    """After a quiet day, when Redis has let the keys expire, calls would be refused for a minute."""
+    world = World("redis", 12)
+    assert world.burst() == 12
+    world.clock.advance(61)
+    world.limiter._window._redis._redis._client.flushall()  # type: ignore[attr-defined]
+    assert world.burst() == 12
+
+
 def test_while_redis_is_gone_it_is_asked_once_a_second() -> None:
     """Each call would wait for the time-out of a Redis that does not answer."""
     world = World("redis", 1000, max_replicas=1)
