@@ -16,7 +16,7 @@ import structlog
 from structlog.typing import EventDict
 
 from cert.core.correlation import correlation_id
-from cert.observability.redaction import one_line, without_keys
+from cert.observability.redaction import without_keys
 
 __all__ = ["Clean", "console_line", "formatter", "iso_time", "json_line", "shared_steps"]
 
@@ -129,6 +129,6 @@ def _exception_told(_: Any, __: str, event: EventDict) -> EventDict:
         if len(text) > _LONGEST_TRACEBACK:
             text = f"{text[: _LONGEST_TRACEBACK // 2]}\n…\n{text[-_LONGEST_TRACEBACK // 2 :]}"
         # Before the lines are parted: a private key has several.
-        event["exception"] = [one_line(line) for line in without_keys(text).splitlines()[-100:]]
+        event["exception"] = without_keys(text).splitlines()[-100:]
     event.pop("stack_info", None)
     return event

@@ -95,7 +95,8 @@ _KEYS = re.compile(
     re.VERBOSE,
 )
 _SCHEMES = re.compile(r"\b(bearer|basic)(\s{1,8})[\w.~+/=:-]{8,}", re.IGNORECASE)
-_IN_ADDRESS = re.compile(r"(?<=://)[^\s/@]{1,512}@")
+# After a colon anything up to the last @: passwords have slashes and further @ in them.
+_IN_ADDRESS = re.compile(r"(?<=://)(?:[^\s/@:]{0,256}:[^\s'\"]{1,512}|[^\s/@]{1,512})@")
 _NAMED = re.compile(
     r"(?<![A-Za-z])((?:x-)?api[_-]?key|authorization|passw(?:or)?d|passphrase|(?:client_|auth_)?secret|"
     r"(?:access|auth|refresh|id)[_-]?token)(['\"]?\s{0,8}[:=]\s{0,8})(?!bearer|basic)"

@@ -121,6 +121,9 @@ def test_no_value_can_forge_a_line(configure, tmp_path, format, attack):
             assert "level=critical" not in re.sub(r'"(?:[^"\\]|\\.)*"', "", line)
 
 
+PRIVATE_KEY = "\n-----BEGIN PRIVATE KEY-----\nbGludGVy\nbGludGVy\n-----END PRIVATE KEY-----\n"
+
+
 @pytest.mark.parametrize("format", ["json", "console"])
 def test_an_exception_is_told_without_locals_and_cannot_forge(configure, tmp_path, format):
     """A traceback with the values of variables holds the prompt; one with raw breaks forges lines."""
@@ -128,7 +131,9 @@ def test_an_exception_is_told_without_locals_and_cannot_forge(configure, tmp_pat
     configure("info", format, "file", path)
 
     def work(prompt: str) -> None:
-        raise ValueError("boom\n2026-01-01T00:00:00.000000Z critical forged\x1b[0m sk-ant-" + "a" * 20)
+        raise ValueError(
+            "boom\n2026-01-01T00:00:00.000000Z critical forged\x1b[0m sk-ant-" + "a" * 20 + PRIVATE_KEY
+        )
 
     for logger in (get_logger("cert.x"), logging.getLogger("lib")):
         try:
@@ -138,6 +143,7 @@ def test_an_exception_is_told_without_locals_and_cannot_forge(configure, tmp_pat
     text = path.read_text("utf-8")
     assert "the secret plan" not in text
     assert "sk-ant-" + "a" * 20 not in text
+    assert "bGludGVy" not in text
     assert "\x1b" not in text
     starts = [line for line in text.splitlines() if re.match(r"\{|\d{4}-", line)]
     assert len(starts) == 2

@@ -45,6 +45,8 @@ def test_a_key_is_taken_out_wherever_it_stands(kind):
         ("Authorization: Bearer abcdef123456", "abcdef123456"),
         ("authorization: basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA"),
         ("redis://default:hunter22@cache:6379/0 refused", "hunter22"),
+        ("redis://:hun/ter@22@cache:6379/0", "ter"),
+        ("https://hunter22@example.org/x", "hunter22"),
         ("api_key=hunter22 x=1", "hunter22"),
         ("{'x-api-key': 'hunter22'}", "hunter22"),
         ('{"password": "hunter two two"}', "hunter two two"),
