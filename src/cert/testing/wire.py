@@ -89,7 +89,8 @@ class Wire:
 
     async def close(self) -> None:
         """End the connection in good order."""
-        with contextlib.suppress(OSError):
+        # Cancelled when the server stops: the transport has been dropped, so there is nothing to wait for.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             self._writer.close()
             await self._writer.wait_closed()
 

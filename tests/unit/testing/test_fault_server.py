@@ -381,8 +381,8 @@ def test_many_clients_at_once_are_served_and_counted():
         assert 1 < server.peak <= 50
 
 
-def test_it_stops_with_clients_still_waiting():
-    """A test that ends must end its server, whatever hangs."""
+def test_it_stops_with_clients_still_waiting(caplog):
+    """A test that ends must end its server, whatever hangs, and leave no complaint of asyncio behind."""
     server = FaultServer([ok(fault="hang")]).start()
     failures: list[Exception] = []
 
@@ -402,3 +402,29 @@ def test_it_stops_with_clients_still_waiting():
     assert len(failures) == 1
     assert time.monotonic() - started < 5
     server.stop()
+    assert not caplog.records
+
+
+def test_it_stops_while_a_client_does_not_read_or_is_idle(caplog):
+    """Neither a full socket buffer nor a kept-alive connection may hold the end of a test."""
+    huge = ok((Token("x" * 20_000_000, 0.0, ()),))
+    server = FaultServer([huge]).start()
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    body = json.dumps(ANTHROPIC).encode()
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection(address) as deaf, httpx2.Client(trust_env=False) as idle:
+        deaf.sendall(head + body)
+        assert server.wait_for_requests(1)
+        assert idle.post(server.url + "/v1/messages", json=ANTHROPIC).status_code == 200
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 5
+    assert not caplog.records
+
+
+def test_a_client_that_leaves_as_it_stops_is_no_error(caplog):
+    """Noise of asyncio in every test's log hides the line that matters."""
+    for _ in range(30):
+        with FaultServer() as server:
+            post(server, "/v1/messages")
+    assert not [record for record in caplog.records if record.name == "asyncio"]
