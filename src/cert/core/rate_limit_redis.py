@@ -23,8 +23,8 @@ _DAY_SECONDS = 86_400
 # Keys: `state` (time, generation, theoretical arrival time of the tokens), `log` (requests by time).
 # Arguments: shared time last seen, microseconds since (least, most), generation known and to begin with,
 # id, requests a minute (-1: no limit), tokens, microseconds a token (0: no limit), burst; then pairs of id
-# and tokens of callers that gave up while they asked: what they have taken is put back. Returns the microseconds
-# to wait (-1: what was admitted in the last minute is lost), the shared time, the generation.
+# and tokens of callers that gave up while they asked: what they have taken is put back. Returns the
+# microseconds to wait (-1: what was admitted in the last minute is lost), the shared time, the generation.
 _TAKE = Script(f"""
 local state, log = KEYS[1], KEYS[2]
 {SHARED_TIME}
