@@ -32,8 +32,10 @@ class Watch:
         on_step: called after each step with the number of steps done.
         steps: the columns of each step, appended as the generation goes.
         lengths: (B,) steps of each row, the one that ended it included.
-        failed: (B,) rows that were stopped since their logits give no distribution.
+        failed: (B,) rows that were stopped since their logits, or what sampling made of them, give no
+            distribution.
         vocab_size: V, the width of the logits.
+        interrupted_by: what ``on_step`` raised.
         sampling: what was really used, with the model's own settings filled in.
     """
 
@@ -45,7 +47,18 @@ class Watch:
     lengths: list[int] = field(default_factory=list)
     failed: list[bool] = field(default_factory=list)
     vocab_size: int = 0
+    interrupted_by: BaseException | None = None
     sampling: Sampling = field(default_factory=Sampling)
+
+    def tell(self) -> None:
+        """Call ``on_step``; what it raises is the caller's own, not a failure of the model."""
+        if self.on_step is None:
+            return
+        try:
+            self.on_step(len(self.steps))
+        except BaseException as error:
+            self.interrupted_by = error
+            raise
 
     def columns(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Bring the records to the host: (B, T, 3 + K) floats and (B, T, 1 + K) ids."""
@@ -85,15 +98,14 @@ def decode_watched(
             logits = outputs.logits[:, -1].to(device=device, dtype=torch.float32)
             # Else the logits of a long prompt would stay alive through the next forward pass.
             del outputs
-            chosen = _choose(
+            chosen, broken = _choose(
                 input_ids, logits, logits_processor, generation_config.do_sample, watch.generators
             )
             step = reduce(logits, chosen)
             watch.steps.append(step)
-            if watch.on_step is not None:
-                watch.on_step(len(watch.steps))
+            watch.tell()
             lengths += active
-            failed |= active & step.floats[:, 1].isnan()
+            failed |= active & (broken | step.floats[:, 1].isnan())
             input_ids = torch.cat((input_ids, torch.where(active, chosen, pad)[:, None]), dim=-1)
             active = active & ~failed & (lengths < limits) & ~stopping_criteria(input_ids, None)
             if not active.any():
@@ -115,12 +127,16 @@ def _choose(
     logits_processor: Any,
     do_sample: bool,
     generators: Sequence[torch.Generator],
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the chosen ids and which rows had nothing to choose from."""
     # Processors may write into what they are given, and the raw logits are still to be read.
     scores = logits_processor(input_ids, logits.clone()) if len(logits_processor) else logits
     if not do_sample:
-        return scores.argmax(dim=-1)
+        chosen = scores.argmax(dim=-1)
+        return chosen, ~scores.gather(1, chosen[:, None])[:, 0].isfinite()
     # A row of NaN would stop the whole batch here (on CUDA, the process); it is caught just after.
-    p = scores.softmax(dim=-1).nan_to_num_(nan=1.0)
+    p = scores.softmax(dim=-1)
+    broken = p[:, 0].isnan()
+    p.nan_to_num_(nan=1.0)
     drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(p, generators, strict=True)]
-    return torch.cat(drawn)
+    return torch.cat(drawn), broken

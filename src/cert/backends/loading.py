@@ -104,7 +104,7 @@ def load_model(name: str, options: LoadOptions | None = None) -> LoadedModel:
     # Whatever a damaged or hostile directory provokes inside the libraries, it is this one failure.
     except Exception as error:
         raise ModelLoadError(
-            f"model '{name}' could not be loaded: {type(error).__name__}: {_first_line(error)}",
+            f"model '{name}' could not be loaded: {type(error).__name__}: {first_line(error)}",
             hint="check that the directory is complete and of a causal language model",
             context={"model": name},
         ) from error
@@ -127,12 +127,9 @@ def locate(name: str, options: LoadOptions) -> tuple[Path, str | None]:
     """
     if not name.strip():
         raise InputError("the name of a model is empty")
-    if name == REFERENCE:
-        from cert.reference import weights
-
-        directory, revision = weights.path(), None
-    elif Path(name).expanduser().exists():
-        directory, revision = Path(name).expanduser(), None
+    existing = _existing(name)
+    if existing is not None:
+        directory, revision = existing, None
     elif _looks_like_a_path(name):
         raise ModelNotFoundError(
             f"there is no model directory '{name}'",
@@ -154,12 +151,28 @@ def peek_vocab_size(name: str, options: LoadOptions) -> int | None:
     Raises:
         ResourceError: the directory is not there, not safe or not a model's.
     """
-    if not (name == REFERENCE or _looks_like_a_path(name) or Path(name).expanduser().exists()):
+    if _existing(name) is None and not _looks_like_a_path(name):
         return None
     directory, _ = locate(name, options)
     config = _read_json(directory / "config.json")
-    size = config.get("text_config", config).get("vocab_size") if isinstance(config, dict) else None
-    return size if isinstance(size, int) else None
+    text_config = config.get("text_config")
+    size = (text_config if isinstance(text_config, dict) else config).get("vocab_size")
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise ModelLoadError(f"model '{name}' names a vocabulary of {size!r}", context={"model": name})
+    return size
+
+
+def _existing(name: str) -> Path | None:
+    if name == REFERENCE:
+        from cert.reference import weights
+
+        return weights.path()
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    # A name too long for the file system, or of a user that is not there, is no path.
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def _looks_like_a_path(name: str) -> bool:
@@ -179,7 +192,7 @@ def _fetch(name: str, options: LoadOptions) -> tuple[Path, str | None]:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelNotFoundError(
             f"model '{name}' is neither a directory nor in the local cache, and could not be fetched: "
-            f"{_first_line(error)}",
+            f"{first_line(error)}",
             hint=f"without a network: run 'hf download {name}' on a machine that has one and give the copied "
             "directory as the model, or use the model that comes with the package, 'reference'",
             context={"model": name, "revision": options.revision},
@@ -195,6 +208,7 @@ def _check(name: str, directory: Path, options: LoadOptions) -> None:
             hint="give the directory that holds config.json, the tokenizer and the weights",
             context={"model": name},
         )
+    _refuse_redirections(name, _read_json(directory / "config.json"))
     code = sorted(_remote_code(directory))
     if code and not options.allow_remote_code:
         raise UnsafeModelError(
@@ -203,6 +217,7 @@ def _check(name: str, directory: Path, options: LoadOptions) -> None:
             context={"model": name, "files": code},
         )
     if any(directory.glob("*.safetensors")):
+        _check_shards(name, directory, options)
         if (directory / "adapter_model.bin").exists() and not (
             directory / "adapter_model.safetensors"
         ).exists():
@@ -212,6 +227,43 @@ def _check(name: str, directory: Path, options: LoadOptions) -> None:
     if not pickles:
         raise ModelLoadError(f"model '{name}' has no weights (*.safetensors)", context={"model": name})
     _refuse_pickle(name, pickles, options)
+
+
+def _refuse_redirections(name: str, config: dict[str, Any]) -> None:
+    """Refuse settings by which a config sends the loader elsewhere than to the files that were checked."""
+    if "transformers_weights" in config:
+        raise UnsafeModelError(
+            f"model '{name}' names its weights file in config.json ('transformers_weights')",
+            hint="remove the setting and name the weights model.safetensors",
+            context={"model": name},
+        )
+    kernels = [key for key in ("_attn_implementation", "attn_implementation") if "/" in str(config.get(key))]
+    if kernels:
+        raise UnsafeModelError(
+            f"model '{name}' asks for code of another repository ('{kernels[0]}' in config.json)",
+            hint="remove the setting from config.json",
+            context={"model": name},
+        )
+
+
+def _check_shards(name: str, directory: Path, options: LoadOptions) -> None:
+    """Make sure that an index of shards names safetensors files of this directory and nothing else."""
+    for index in directory.glob("*.safetensors.index.json"):
+        shards = _read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ModelLoadError(
+                f"{index.name} of the model is not an index of weights", context={"model": name}
+            )
+        foreign = sorted({shard for shard in shards.values() if shard != Path(shard).name})
+        if foreign:
+            raise UnsafeModelError(
+                f"model '{name}' has an index that leads out of its directory ({', '.join(foreign[:3])})",
+                hint=f"every entry of {index.name} must be the name of a file beside it",
+                context={"model": name},
+            )
+        pickles = sorted({shard for shard in shards.values() if not shard.endswith(".safetensors")})
+        if pickles:
+            _refuse_pickle(name, pickles[:3], options)
 
 
 def _refuse_pickle(name: str, files: list[str], options: LoadOptions) -> None:
@@ -232,18 +284,18 @@ def _remote_code(directory: Path) -> Iterator[str]:
         path = directory / file
         if not path.is_file():
             continue
-        content = _read_json(path)
-        if isinstance(content, dict) and "auto_map" in content:
+        if "auto_map" in _read_json(path):
             yield file
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelLoadError(
-            f"{path.name} of the model is not readable JSON: {_first_line(error)}"
-        ) from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path.name} of the model is not readable JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ModelLoadError(f"{path.name} of the model is not a JSON object")
+    return content
 
 
 def require_libraries() -> tuple[Any, Any]:
@@ -273,6 +325,8 @@ def _device(torch: Any, name: str) -> Any:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigurationError(f"unknown device '{name}'", hint="auto, cpu, cuda, cuda:N or mps") from error
+    if device.type not in {"cpu", "cuda", "mps", "xpu"}:
+        raise ConfigurationError(f"device '{name}' cannot run a model", hint="auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError(
             f"device '{name}' is not here: torch sees no CUDA device", hint="use cpu or auto"
@@ -293,5 +347,6 @@ def _dtype(torch: Any, name: str, device: Any) -> Any:
     return known[name]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return str(error).strip().split("\n", 1)[0]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 from numpy.typing import NDArray
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
 from cert.backends.base import (
     Capabilities,
@@ -29,11 +29,21 @@ from cert.backends.base import (
 )
 from cert.backends.decoding import Watch, decode_watched
 from cert.backends.detokenizer import TokenizerVocabulary, align
-from cert.backends.loading import LoadedModel, LoadOptions, load_model
-from cert.core.errors import CertError, InputError, NumericalError, PromptTooLongError
+from cert.backends.loading import LoadedModel, LoadOptions, first_line, load_model
+from cert.core.errors import (
+    CertError,
+    GenerationError,
+    InputError,
+    ModelLoadError,
+    NumericalError,
+    OutOfMemoryError,
+    PromptTooLongError,
+)
 from cert.signals.steps import TokenSteps
 
 __all__ = ["LocalBackend"]
+
+_NO_TIME_LIMIT = 1.0e9
 
 
 class LocalBackend:
@@ -48,24 +58,35 @@ class LocalBackend:
         tokenizer: its tokenizer.
         name: how the model is named in results.
         revision: the commit of its repository, if there is one.
+        stop_strings: texts that end an answer; they stay part of it.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str | None = None, revision: str | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        stop_strings: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.vocabulary = TokenizerVocabulary(tokenizer)
-        self._lock = threading.Lock()
+        # Re-entrant, so that a callback may ask the same model.
+        self._lock = threading.RLock()
         self._stop_ids = _stop_ids(model, tokenizer)
+        criteria = [StopStringCriteria(tokenizer, list(stop_strings))] if stop_strings else []
+        self._stop_criteria = StoppingCriteriaList(criteria)
+        self._known_ids = int(model.get_input_embeddings().num_embeddings)
         pad_id = tokenizer.pad_token_id
-        # Padding is masked out, so that any id will do.
-        self._pad_id = int(pad_id if pad_id is not None else min(self._stop_ids, default=0))
+        # Padding is masked out, so that any id will do that the model knows.
+        self._pad_id = int(pad_id) if pad_id is not None and 0 <= pad_id < self._known_ids else 0
         self._identity = ModelIdentity(
             name=name or str(model.config._name_or_path),
             revision=revision,
             backend="transformers",
-            vocab_size=int(model.config.get_text_config().vocab_size),
+            vocab_size=_vocab_size(model),
             context_window=_context_window(model),
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
@@ -75,7 +96,22 @@ class LocalBackend:
     def load(cls, name: str, options: LoadOptions | None = None) -> LocalBackend:
         """Load a model by name; see `cert.backends.loading.load_model` for names and errors."""
         loaded: LoadedModel = load_model(name, options)
-        return cls(loaded.model, loaded.tokenizer, name=loaded.name, revision=loaded.revision)
+        try:
+            # generate does not hand its tokenizer on to a decoding loop of one's own, without which it
+            # refuses stop strings: they are taken over here.
+            stop_strings = loaded.model.generation_config.stop_strings or ()
+            loaded.model.generation_config.stop_strings = None
+            return cls(
+                loaded.model,
+                loaded.tokenizer,
+                name=loaded.name,
+                revision=loaded.revision,
+                stop_strings=[stop_strings] if isinstance(stop_strings, str) else stop_strings,
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ModelLoadError(
+                f"the settings of model '{name}' make no sense: {error}", context={"model": name}
+            ) from error
 
     @property
     def identity(self) -> ModelIdentity:
@@ -109,7 +145,7 @@ class LocalBackend:
                 continue
             if request.max_new_tokens == 0:
                 nothing = TokenSteps.empty(request.top_logprobs, self._identity.vocab_size)
-                outcomes[place] = self._finish(request, nothing, request.sampling, len(prompt_ids), 0.0)
+                outcomes[place] = self._finish(request, nothing, request.sampling, len(prompt_ids), 0.0, 0)
                 continue
             key = (replace(request.sampling, seed=None), request.top_logprobs)
             groups[key].append((place, request, prompt_ids))
@@ -130,7 +166,7 @@ class LocalBackend:
             PromptTooLongError: the prompt leaves no room in the context window.
         """
         if isinstance(request.prompt, str):
-            ids = list(self.tokenizer(request.prompt)["input_ids"])
+            ids = self._plain_ids(request.prompt)
         elif not self.tokenizer.chat_template:
             raise InputError(
                 f"model '{self._identity.name}' has no chat template, so it cannot be given messages",
@@ -141,6 +177,11 @@ class LocalBackend:
         window = self._identity.context_window
         if not ids:
             raise InputError("the prompt gives no token")
+        if not 0 <= min(ids) <= max(ids) < self._known_ids:
+            raise InputError(
+                f"the tokenizer gives token {max(ids)} and the model knows {self._known_ids}",
+                hint="tokenizer and model do not belong together",
+            )
         if window is not None and len(ids) >= window:
             raise PromptTooLongError(
                 f"the prompt has {len(ids)} tokens and the model's context window is {window}",
@@ -149,13 +190,25 @@ class LocalBackend:
             )
         return ids
 
+    def _plain_ids(self, prompt: str) -> list[int]:
+        try:
+            return list(self.tokenizer(prompt)["input_ids"])
+        # A tokenizer is data of the model: whatever it does with this text, it is this one failure.
+        except Exception as error:
+            raise InputError(f"the tokenizer cannot encode the prompt: {type(error).__name__}") from error
+
     def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
         chat = [{"role": message.role, "content": message.content} for message in messages]
         try:
             encoded = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
-        except TemplateError as error:
-            raise InputError(f"the model's chat template refuses these messages: {error}") from error
-        return list(encoded["input_ids"])
+            return list(encoded["input_ids"])
+        # A template is a program of the model's author, in a sandbox.
+        except Exception as error:
+            said = str(error)
+            # It may quote a message, and errors carry no prompts.
+            quoted = any(message.content and message.content in said for message in messages)
+            reason = type(error).__name__ if quoted or not isinstance(error, TemplateError) else said
+            raise InputError(f"the model's chat template refuses these messages: {reason}") from error
 
     def _run(
         self, requests: Sequence[GenerationRequest], prompts: Sequence[list[int]], on_step: OnStep | None
@@ -165,14 +218,21 @@ class LocalBackend:
         limits = [self._room(request, ids) for request, ids in zip(requests, prompts, strict=True)]
         watch = Watch(requests[0].top_logprobs, limits, self._generators(seeds), on_step)
         input_ids, attention_mask = self._padded(prompts)
-        with torch.inference_mode():
-            self.model.generate(
-                input_ids,
-                attention_mask=attention_mask,
-                generation_config=self._generation_config(requests[0].sampling, max(limits)),
-                custom_generate=decode_watched,
-                watch=watch,
-            )
+        try:
+            with torch.inference_mode():
+                self.model.generate(
+                    input_ids,
+                    attention_mask=attention_mask,
+                    generation_config=self._generation_config(requests[0].sampling, max(limits)),
+                    custom_generate=decode_watched,
+                    stopping_criteria=self._stop_criteria,
+                    watch=watch,
+                )
+        # Models bring their own generation settings, and no list of what those can provoke is complete.
+        except Exception as error:
+            if error is watch.interrupted_by:
+                raise
+            return [self._failure(error) for _ in requests]
         floats, ids = watch.columns()
         duration = time.perf_counter() - start
         outcomes: list[Outcome] = []
@@ -183,8 +243,7 @@ class LocalBackend:
                 continue
             steps = _steps(floats[row, :length], ids[row, :length], watch.vocab_size)
             sampling = replace(watch.sampling, seed=seeds[row])
-            cut_short = limits[row] < request.max_new_tokens
-            outcomes.append(self._finish(request, steps, sampling, len(prompts[row]), duration, cut_short))
+            outcomes.append(self._finish(request, steps, sampling, len(prompts[row]), duration, limits[row]))
         return outcomes
 
     def _finish(
@@ -194,10 +253,14 @@ class LocalBackend:
         sampling: Sampling,
         prompt_tokens: int,
         duration_s: float,
-        cut_short: bool = False,
+        limit: int,
     ) -> Generation:
         stopped = len(steps) > 0 and int(steps.token_ids[-1]) in self._stop_ids
-        reason: FinishReason = "stop" if stopped else "context_window" if cut_short else "length"
+        at_limit = len(steps) >= limit
+        cut_short = limit < request.max_new_tokens
+        reason: FinishReason = (
+            "stop" if stopped or not at_limit else "context_window" if cut_short else "length"
+        )
         answer = steps[:-1] if stopped else steps
         text, offsets = align(self.tokenizer, answer.token_ids.tolist())
         return Generation(
@@ -215,10 +278,20 @@ class LocalBackend:
             duration_s=duration_s,
         )
 
+    def _failure(self, error: Exception) -> CertError:
+        kind = OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else GenerationError
+        failure = kind(
+            f"model '{self._identity.name}' could not generate: {type(error).__name__}: {first_line(error)}",
+            hint="look at the model's generation_config.json",
+            context={"model": self._identity.name},
+        )
+        failure.__cause__ = error
+        return failure
+
     def _no_distribution(self, token: int) -> NumericalError:
         return NumericalError(
-            f"the model gave NaN or infinite logits at token {token}",
-            hint="float16 overflows on some models: try dtype bfloat16 or float32",
+            f"NaN or infinite logits, or nothing left to sample from, at token {token}",
+            hint="float16 overflows on some models (try bfloat16 or float32); so does a tiny temperature",
             context={"model": self._identity.name, "token": token},
         )
 
@@ -247,6 +320,8 @@ class LocalBackend:
             num_return_sequences=1,
             pad_token_id=self._pad_id,
             eos_token_id=sorted(self._stop_ids) or None,
+            # A time limit in a model's settings would cut answers by the speed of the machine.
+            max_time=_NO_TIME_LIMIT,
         )
         if sampling.greedy:
             # Neutral values, since transformers warns of a model's own sampling settings when it is greedy.
@@ -283,6 +358,12 @@ def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
         if entry is not None
         for token_id in (entry if isinstance(entry, list | tuple) else [entry])
     )
+
+
+def _vocab_size(model: Any) -> int:
+    """Return the width of the logits: what the output layer has, since a config can say anything."""
+    width = getattr(model.get_output_embeddings(), "out_features", None)
+    return int(model.config.get_text_config().vocab_size if width is None else width)
 
 
 def _context_window(model: Any) -> int | None:

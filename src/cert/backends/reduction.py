@@ -54,13 +54,16 @@ class StepReducer:
         top, top_ids = _top(logits, max(1, min(self.top_k, logits.shape[-1])))
         largest = top[:, :1]
         torch.softmax(logits, dim=-1, out=p)
+        # On a CPU softmax adds up one by one, which costs digits over a large vocabulary: its sum is off by
+        # up to 1e-3 for a peak over a flat rest. The pairwise sum of its result puts that right.
+        mass = p.sum(dim=-1, keepdim=True)
         # With z = x − max x: log Σ exp z = −log p_max, log p = z − log Σ exp z and
         # H = log Σ exp z − Σ p z. Shifted like this, large logits cost no digits.
-        log_sum = -p.gather(1, top_ids[:, :1]).log_()
+        log_sum = mass.log() - p.gather(1, top_ids[:, :1]).log_()
         torch.sub(logits, largest, out=z)
         self_certainty = log_sum - z.mean(dim=-1, keepdim=True) - math.log(logits.shape[-1])
         z.clamp_(min=_LOG_ZERO).mul_(p)
-        entropy = (log_sum - z.sum(dim=-1, keepdim=True)).clamp_(min=0.0)
+        entropy = (log_sum - z.sum(dim=-1, keepdim=True) / mass).clamp_(min=0.0)
         logprob = logits.gather(1, chosen[:, None]) - largest - log_sum
         kept = slice(0, self.top_k)
         return StepColumns(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cert.cli.console import generation_progress, quiet_libraries, stderr, stdout
+from cert.cli.console import generation_progress, quiet_libraries, results, stderr
 from cert.cli.outcome import EXIT_CODES, exit_with
 from cert.core.errors import InputError
 
@@ -72,13 +72,17 @@ def analyze(
     Exit codes: 0 passed the gate, 1 failed it, 2 bad usage or input, 3 could not run, 4 undecided or not
     measured.
     """
+    from rich.text import Text
+
     from cert.cli.output import check_writable, write_text
-    from cert.cli.view import analysis_view
+    from cert.cli.view import analysis_view, printable
     from cert.trajectory import HamiltonianMonitor, LoadOptions, Message, TrajectoryConfig
 
     text = _read_prompt(prompt, file)
     if html is not None:
         check_writable(html)
+        if file is not None and html.exists() and html.samefile(file):
+            raise typer.BadParameter("--html names the file that the prompt comes from")
     config = TrajectoryConfig(
         perplexity_threshold=perplexity_threshold,
         entropy_threshold=entropy_threshold,
@@ -94,7 +98,7 @@ def analyze(
         device, dtype, revision, allow_pickle=allow_pickle, allow_remote_code=allow_remote_code
     )
     monitor = HamiltonianMonitor(model, config=config, options=options)
-    with stderr().status(f"loading {model}"):
+    with stderr().status(Text(f"loading {printable(model)}")):
         quiet_libraries()
         monitor.load()
     with generation_progress("generating", max_new_tokens) as on_step:
@@ -103,12 +107,14 @@ def analyze(
         from cert.trajectory.report import render_report
 
         write_text(html, render_report(analysis))
-    if as_json:
-        typer.echo(json.dumps(analysis.to_dict(), ensure_ascii=False, allow_nan=False))
-    else:
-        stdout().print(analysis_view(analysis))
-        if html is not None:
-            stderr().print(f"report: {html}", markup=False, highlight=False, soft_wrap=True)
+    with results() as out:
+        if as_json:
+            # Escaped: what a model writes could steer the terminal that shows it.
+            typer.echo(json.dumps(analysis.to_dict(), allow_nan=False))
+        else:
+            out.print(analysis_view(analysis))
+    if html is not None:
+        stderr().print(f"report: {html}", markup=False, highlight=False, soft_wrap=True)
     exit_with(EXIT_CODES[analysis.verdict])
 
 
@@ -121,6 +127,8 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
         if file is not None:
             with file.open("rb") as stream:
                 raw = stream.read(_MOST_BYTES + 1)
+        elif sys.stdin is None:
+            raise InputError("the prompt cannot be read: standard input is closed")
         else:
             raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
     except OSError as error:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from cert.core.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["generation_progress", "quiet_libraries", "stderr", "stdout"]
+__all__ = ["generation_progress", "quiet_libraries", "results", "stderr", "stdout", "tolerant_streams"]
 
 
 def stdout() -> Console:
@@ -24,6 +29,31 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+@contextlib.contextmanager
+def results() -> Iterator[Console]:
+    """Yield the console for results and make sure that they arrive.
+
+    Raises:
+        OutputError: stdout is closed, full, or nobody reads it any more.
+    """
+    if sys.stdout is None:
+        raise OutputError("the result cannot be written: standard output is closed")
+    try:
+        yield stdout()
+        sys.stdout.flush()
+    except OSError as error:
+        # Else the interpreter fails on the same bytes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"the result could not be written: {error.strerror or error}") from error
+
+
+def tolerant_streams() -> None:
+    """Let a terminal that lacks a character show its code instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

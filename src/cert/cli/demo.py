@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cert.cli.console import quiet_libraries, stderr, stdout
+from cert.cli.console import quiet_libraries, results, stderr
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from cert.reference.world import Fact, World
-    from cert.trajectory import TrajectoryAnalysis
+    from cert.trajectory import HamiltonianMonitor, TrajectoryAnalysis
 
 __all__ = ["demo"]
 
@@ -28,9 +28,8 @@ def demo(
     ),
 ) -> None:
     """Ask the reference model about a known, a seldom seen and an unknown fact, and watch it answer."""
-    from cert.cli.output import check_writable, write_text
-    from cert.trajectory import HamiltonianMonitor, Message
-    from cert.trajectory.report import render_report
+    from cert.cli.output import check_writable
+    from cert.trajectory import HamiltonianMonitor
 
     check_writable(html)
     with stderr().status("loading the reference model"):
@@ -39,7 +38,15 @@ def demo(
 
         facts = _facts(load_world())
         monitor = HamiltonianMonitor(preload=True)
-    out = stdout()
+    with results() as out:
+        _ask(monitor, facts, html, out)
+
+
+def _ask(monitor: HamiltonianMonitor, facts: list[Fact], html: Path, out: Console) -> None:
+    from cert.cli.output import write_text
+    from cert.trajectory import Message
+    from cert.trajectory.report import render_report
+
     out.print(
         "The reference model learnt invented biographies. How often it read each fact is known, and so is\n"
         "the truth. The facts below are the first ones of their kind; nobody looked at the answers.\n"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from cert._version import __version__
 from cert.cli import analyze, demo, reference
-from cert.cli.outcome import EXIT_INTERRUPTED, report_error
+from cert.cli.console import tolerant_streams
+from cert.cli.outcome import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, report_error
 from cert.core.errors import CertError
 
 __all__ = ["app", "main"]
@@ -43,9 +45,14 @@ def root(
 
 def main() -> None:
     """Run the command line; errors of the library become one message and an exit code."""
+    tolerant_streams()
     try:
         app()
     except CertError as error:
         sys.exit(report_error(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    # A defect of ours: Python's own exit code would be 1, which says that the gate failed an answer.
+    except Exception:
+        traceback.print_exc()
+        sys.exit(EXIT_COULD_NOT_RUN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -18,52 +19,55 @@ def check_writable(path: Path) -> None:
         OutputError: the folder is not there, or the path is a folder or may not be written.
     """
     folder = path.parent
-    if path.is_dir():
-        raise OutputError(f"'{path}' is a folder", hint="name a file")
-    if not folder.is_dir():
-        raise OutputError(
-            f"'{path}' cannot be written: there is no folder '{folder}'", hint="create it first"
-        )
-    if path.exists() and not os.access(path, os.W_OK):
-        raise OutputError(f"'{path}' cannot be written: permission denied")
     try:
-        # Permission bits say nothing of a read-only or full file system: only trying does.
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"\0")
+        if path.is_dir():
+            raise OutputError(f"'{path}' is a folder", hint="name a file")
+        if not folder.is_dir():
+            raise OutputError(f"'{path}' cannot be written: no folder '{folder}'", hint="create it first")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise OutputError(f"'{path}' cannot be written: permission denied")
+        if not _in_place(path):
+            # Permission bits say nothing of a read-only or full file system: only trying does.
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"\0")
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+    """Write a regular file whole or not at all; devices, pipes and links are written through.
 
     Raises:
-        OutputError: it could not be written; what was there before is still there.
+        OutputError: it could not be written; a regular file that was there before is still there.
     """
-    if path.exists() and not path.is_file():
-        _write_device(path, text)
-        return
-    temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if _in_place(path):
+            with path.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+        else:
+            _replace(path, text)
+    except OSError as error:
+        raise OutputError(f"'{path}' could not be written: {error.strerror or error}") from error
+
+
+def _in_place(path: Path) -> bool:
+    # Replacing a link or a device (/dev/stdout is both) would destroy it.
+    return path.is_symlink() or (path.exists() and not path.is_file())
+
+
+def _replace(path: Path, text: str) -> None:
+    # mkstemp makes the file private: it becomes as readable as the old one, or as any new file.
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".cert-")
+    try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
-        # mkstemp makes the file private; a report is as readable as any new file.
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise OutputError(f"'{path}' could not be written: {error.strerror or error}") from error
-
-
-def _write_device(path: Path, text: str) -> None:
-    # /dev/stdout and pipes can't be replaced.
-    try:
-        with path.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise OutputError(f"'{path}' could not be written: {error.strerror or error}") from error
+    # Also on Ctrl-C: nothing half written stays behind.
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _umask() -> int:

@@ -6,7 +6,6 @@ carry a message that nobody sees. Both are replaced by their code point; everyth
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Literal
@@ -65,7 +64,9 @@ def label(text: str, longest: int = 40) -> str:
     shown = "".join(
         f"⟨{run.text}⟩" if run.kind == "hidden" else marks.get(run.kind, run.text) for run in runs(text)
     )
-    shown = re.sub(r"^ +| +$", lambda spaces: "␣" * len(spaces[0]), shown)
+    inner = shown.strip(" ")
+    before = len(shown) - len(shown.lstrip(" "))
+    shown = "␣" * before + inner + "␣" * (len(shown) - len(inner) - before)
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 

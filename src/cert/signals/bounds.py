@@ -10,8 +10,15 @@ __all__ = ["entropy_bounds", "minus_p_log_p"]
 FloatArray = NDArray[np.float64]
 
 
+# Two recordings of one log-probability can differ by rounding.
+_SAME = 1.0e-6
+
+
 def entropy_bounds(
-    logprob: FloatArray, top_logprobs: FloatArray, vocab_size: int | None
+    logprob: FloatArray,
+    top_logprobs: FloatArray,
+    vocab_size: int | None,
+    outside: NDArray[np.bool_] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Bound −Σ p log p from the K largest log-probabilities and the chosen token's.
 
@@ -27,6 +34,8 @@ def entropy_bounds(
         logprob: (T,) log-probability of the chosen tokens.
         top_logprobs: (T, K) the K largest, descending.
         vocab_size: V; without it there is no upper bound.
+        outside: (T,) whether the chosen token is none of the K. ``None`` tells it by value; a token that
+            ties with the last candidate then counts as inside, and its mass as part of the rest.
 
     Returns:
         (T,) lower and (T,) upper bounds in nats. NaN where a bound cannot be had: both without any
@@ -38,17 +47,17 @@ def entropy_bounds(
     # Candidates as rows: every operation then runs over contiguous memory, in order of k.
     top = np.ascontiguousarray(top_logprobs.T)
     last = top[-1]
-    # By value, since some sources name no ids. A chosen token that ties with the last candidate counts as
-    # inside; if it was not, its mass stays in the rest, where the bounds hold all the same.
-    outside = logprob < last
+    if outside is None:
+        outside = logprob < last - _SAME
     chosen = np.where(outside, logprob, -np.inf)
     mass, known = np.exp(chosen), minus_p_log_p(np.exp(chosen), chosen)
     for row, p in zip(top, np.exp(top), strict=True):
         mass += p
         known += minus_p_log_p(p, row)
-    rest = np.maximum(0.0, 1.0 - mass)
+    # Behind a candidate of probability 0 there is nothing, whatever rounding leaves of the mass.
+    rest = np.where(np.isneginf(last), 0.0, np.maximum(0.0, 1.0 - mass))
     with np.errstate(divide="ignore", invalid="ignore"):
-        lower = known + np.where(rest > 0.0, rest * np.minimum(-last, np.finfo(np.float64).max), 0.0)
+        lower = known + np.where(rest > 0.0, rest * -last, 0.0)
         if vocab_size is None:
             return lower, np.full(length, np.nan)
         unknown = vocab_size - kept - outside.astype(np.float64)

@@ -190,7 +190,7 @@ class SignalStream:
             mean_self_certainty=self._mean("self_certainty"),
             mean_confidence=self._mean("confidence"),
             lowest_group_confidence=float(groups.min()) if n else math.nan,
-            bottom_group_confidence=float(np.sort(groups)[:bottom].mean()) if n else math.nan,
+            bottom_group_confidence=_lowest_mean(groups, bottom) if n else math.nan,
             tail_confidence=float(tail.mean()) if n else math.nan,
             final_surprise=total("surprise"),
             surprise_per_token=self._mean("surprise"),
@@ -236,6 +236,11 @@ def analyze_steps(
     stream = SignalStream(options)
     step, running = stream.update(steps)
     return step, running, stream.summary()
+
+
+def _lowest_mean(values: FloatArray, count: int) -> float:
+    # A sort puts NaN last, where a missing value would go unnoticed.
+    return math.nan if np.isnan(values).any() else float(np.sort(values)[:count].mean())
 
 
 def _joined(blocks: list[FloatArray]) -> FloatArray:

@@ -12,6 +12,9 @@ __all__ = ["RunningReduction", "WindowMean"]
 
 FloatArray = NDArray[np.float64]
 
+# Nats; no mean of log-probabilities that means anything comes near.
+_HUGE = 1.0e9
+
 
 @dataclass(slots=True)
 class RunningReduction:
@@ -37,27 +40,32 @@ class RunningReduction:
 class WindowMean:
     """Mean of the last ``size`` values from differences of running sums; NaN until there are so many.
 
-    An infinite value would spoil every later difference, so infinite values are counted apart and make
-    just the windows that hold them infinite.
+    NaN and infinity would spoil every later difference, and so would a value so large that adding it
+    loses the others (masked logits of −3.4e38 lead to such). They are counted apart and make just the
+    windows that hold them NaN or infinite.
     """
 
     size: int
     _sums: FloatArray = field(default_factory=lambda: np.zeros(1))
     _infinite: FloatArray = field(default_factory=lambda: np.zeros(1))
+    _missing: FloatArray = field(default_factory=lambda: np.zeros(1))
 
     def update(self, values: FloatArray) -> FloatArray:
         """Take the next values and return the mean of the window that ends at each."""
-        infinite = np.isinf(values)
-        sums = _extended(self._sums, np.where(infinite, 0.0, values))
-        counts = _extended(self._infinite, infinite.astype(np.float64))
+        missing, infinite = np.isnan(values), np.abs(values) > _HUGE
+        sums = _extended(self._sums, np.where(missing | infinite, 0.0, values))
+        infinite_seen = _extended(self._infinite, infinite.astype(np.float64))
+        missing_seen = _extended(self._missing, missing.astype(np.float64))
         stop = np.arange(len(self._sums), len(sums))
         result = np.full(len(values), np.nan)
         filled = stop >= self.size
         stop = stop[filled]
         start = stop - self.size
         window = (sums[stop] - sums[start]) / self.size
-        result[filled] = np.where(counts[stop] > counts[start], np.inf, window)
-        self._sums, self._infinite = sums[-self.size - 1 :], counts[-self.size - 1 :]
+        window = np.where(infinite_seen[stop] > infinite_seen[start], np.inf, window)
+        result[filled] = np.where(missing_seen[stop] > missing_seen[start], np.nan, window)
+        keep = slice(-self.size - 1, None)
+        self._sums, self._infinite, self._missing = sums[keep], infinite_seen[keep], missing_seen[keep]
         return result
 
 

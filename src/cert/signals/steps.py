@@ -161,7 +161,8 @@ def step_signals(steps: TokenSteps) -> StepSignals:
         for p, log_p in zip(probability, top, strict=True):
             top_k_entropy += minus_p_log_p(p, log_p)
             summed += log_p
-        lower, upper = entropy_bounds(steps.logprob, steps.top_logprobs, steps.vocab_size)
+        outside = (steps.top_ids != steps.token_ids[:, None]).all(axis=1)
+        lower, upper = entropy_bounds(steps.logprob, steps.top_logprobs, steps.vocab_size, outside)
         full = ~np.isnan(steps.entropy)
         return StepSignals(
             surprisal=surprisal,

@@ -6,6 +6,7 @@ their sum as an energy. Every verdict comes from the signals of `cert.signals`, 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -40,7 +41,7 @@ class HamiltonianMonitor:
 
     def __init__(
         self,
-        model_name: str | None = None,
+        model_name: str | os.PathLike[str] | None = None,
         preload: bool = False,
         *,
         config: TrajectoryConfig | None = None,
@@ -48,7 +49,8 @@ class HamiltonianMonitor:
         backend: Backend | None = None,
     ) -> None:
         self.config = config or TrajectoryConfig()
-        self.model_name = backend.identity.name if backend else model_name or REFERENCE
+        named = REFERENCE if model_name is None else os.fspath(model_name)
+        self.model_name = backend.identity.name if backend else named
         self._options = options or LoadOptions()
         self._given = backend
         self._backend = backend
@@ -141,6 +143,7 @@ def check_prompt(prompt: object, max_chars: int) -> Prompt:
     else:
         raise InputError(f"the prompt must be text or a list of messages, not {type(prompt).__name__}")
     text = checked if isinstance(checked, str) else "".join(message.content for message in checked)
+    whole = text if isinstance(checked, str) else text + "".join(message.role for message in checked)
     if not text.strip():
         raise InputError("the prompt is empty")
     if len(text) > max_chars:
@@ -150,7 +153,7 @@ def check_prompt(prompt: object, max_chars: int) -> Prompt:
             context={"chars": len(text), "limit": max_chars},
         )
     try:
-        text.encode()
+        whole.encode()
     except UnicodeEncodeError as error:
         raise InputError(
             f"the prompt is not valid Unicode: lone surrogate at character {error.start}"
@@ -159,10 +162,12 @@ def check_prompt(prompt: object, max_chars: int) -> Prompt:
 
 
 def _message(entry: object) -> Message:
+    role: object = None
+    content: object = None
     if isinstance(entry, Message):
-        return entry
-    if isinstance(entry, Mapping):
+        role, content = entry.role, entry.content
+    elif isinstance(entry, Mapping):
         role, content = entry.get("role"), entry.get("content")
-        if isinstance(role, str) and isinstance(content, str):
-            return Message(role, content)
+    if isinstance(role, str) and isinstance(content, str):
+        return Message(role, content)
     raise InputError("a message must have a role and a content, both text")

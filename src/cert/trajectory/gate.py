@@ -9,9 +9,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from cert.core.visible import label
 from cert.signals import GenerationSignals, StepSignals
+from cert.signals.steps import FloatArray
 
-__all__ = ["Check", "GateDecision", "Thresholds", "Verdict", "decide"]
+__all__ = ["Check", "GateDecision", "Thresholds", "Verdict", "decide", "json_number"]
 
 Verdict: TypeAlias = Literal["pass", "fail", "undecided", "not_measured"]
 
@@ -61,10 +63,10 @@ class Check:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready data; what is not measured is ``None``."""
+        """Return JSON-ready data as `json_number` writes it."""
         data = asdict(self)
         for bound in ("lower", "upper"):
-            data[bound] = data[bound] if math.isfinite(data[bound]) else None
+            data[bound] = json_number(data[bound])
         return data
 
 
@@ -91,6 +93,15 @@ class GateDecision:
         return tuple(c.reason for c in self.checks if c.outcome == self.verdict) or ("no rule is set",)
 
 
+def json_number(value: float) -> float | str | None:
+    """Return a number as JSON can hold it: ``None`` if not measured, infinities by name."""
+    if math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
 def decide(
     step: StepSignals,
     signals: GenerationSignals,
@@ -107,20 +118,17 @@ def decide(
         ("top_k_entropy", "max", thresholds.top_k_entropy, s.max_top_k_entropy, s.max_top_k_entropy),
         ("cumulative_surprise", "final", thresholds.surprise, s.final_surprise, s.final_surprise),
     )
-    peaks = {
-        "perplexity": step.perplexity,
-        "entropy": step.entropy_lower,
-        "top_k_entropy": step.top_k_entropy,
-    }
     checks = []
     for signal, statistic, threshold, lower, upper in rules:
         if threshold is None:
             continue
         outcome = _outcome(lower, upper, threshold)
-        peak = peaks.get(signal)
+        peak = _peaks(step, outcome).get(signal)
         measured = peak is not None and len(peak) > 0 and not np.isnan(peak).any()
         token = int(np.argmax(peak)) if peak is not None and measured else None
-        where = "" if token is None else f" at token {token} ‘{tokens[token].strip() or tokens[token]}’"
+        where = (
+            "" if token is None else f" at token {token} ‘{label(tokens[token].strip() or tokens[token])}’"
+        )
         if token is not None and peak is not None and statistic == "mean":
             where = f" (highest {peak[token]:.4g}{where})"
         reason = _reason(signal, statistic, outcome, threshold, lower, upper, where)
@@ -128,6 +136,16 @@ def decide(
     outcomes = {check.outcome for check in checks}
     verdict: Verdict = next((v for v in _PRECEDENCE if v in outcomes), "not_measured")
     return GateDecision(verdict, tuple(checks), profile)
+
+
+def _peaks(step: StepSignals, outcome: Verdict) -> dict[str, FloatArray]:
+    # What fails is where the lower bound is highest; what may still fail, where the upper one is.
+    known = outcome == "fail" or bool(np.isnan(step.entropy_upper).any())
+    return {
+        "perplexity": step.perplexity,
+        "entropy": step.entropy_lower if known else step.entropy_upper,
+        "top_k_entropy": step.top_k_entropy,
+    }
 
 
 def _outcome(lower: float, upper: float, threshold: float) -> Verdict:

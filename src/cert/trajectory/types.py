@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cert._version import __version__
-from cert.backends.base import Generation
+from cert.backends.base import Generation, Sampling
 from cert.core.errors import ConfigurationError
 from cert.signals import (
     GenerationSignals,
@@ -22,11 +22,14 @@ from cert.signals import (
     top_k_entropy_ceiling,
 )
 from cert.signals.steps import FloatArray
-from cert.trajectory.gate import GateDecision, Thresholds, Verdict
+from cert.trajectory.gate import GateDecision, Thresholds, Verdict, json_number
 
 __all__ = ["SCHEMA_VERSION", "ReasoningMetrics", "TrajectoryAnalysis", "TrajectoryConfig"]
 
 SCHEMA_VERSION = 1
+
+# More than any vocabulary.
+_MOST_CANDIDATES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,13 @@ class TrajectoryConfig:
                     f"{name}_threshold must be a finite number above {floor:g}, not {value}",
                     hint="None leaves the rule out",
                 )
-        if self.top_k < 1 or self.max_new_tokens < 0 or self.max_prompt_chars < 1:
+        if not 1 <= self.top_k <= _MOST_CANDIDATES:
             raise ConfigurationError(
-                "top_k and max_prompt_chars must be at least 1, max_new_tokens at least 0"
+                f"top_k must be at least 1 and at most {_MOST_CANDIDATES:,}, not {self.top_k}"
             )
+        if self.max_new_tokens < 0 or self.max_prompt_chars < 1:
+            raise ConfigurationError("max_new_tokens must be at least 0 and max_prompt_chars at least 1")
+        Sampling(self.temperature, self.top_p, self.sampling_top_k)  # refuses what is out of range
         if not 0.0 < self.surprise_probability_threshold <= 1.0:
             raise ConfigurationError(
                 f"surprise_probability_threshold must be in (0, 1], not {self.surprise_probability_threshold}"
@@ -89,14 +95,18 @@ class TrajectoryConfig:
         )
 
     def check_vocabulary(self, vocab_size: int | None) -> None:
-        """Refuse an entropy threshold that no distribution over this vocabulary can exceed.
+        """Refuse thresholds that no distribution over this vocabulary can exceed.
 
         Raises:
-            ConfigurationError: the threshold is log V or more.
+            ConfigurationError: a threshold of an entropy is at or above what V tokens, or the top K of
+                them, can reach.
         """
-        if vocab_size is not None:
-            described = f"a vocabulary of {vocab_size}"
-            _refuse_unreachable("entropy_threshold", self.entropy_threshold, math.log(vocab_size), described)
+        if vocab_size is None:
+            return
+        described = f"a vocabulary of {vocab_size}"
+        _refuse_unreachable("entropy_threshold", self.entropy_threshold, math.log(vocab_size), described)
+        ceiling = top_k_entropy_ceiling(min(self.top_k, vocab_size))
+        _refuse_unreachable("top_k_entropy_threshold", self.top_k_entropy_threshold, ceiling, described)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -264,7 +274,7 @@ class TrajectoryAnalysis:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data as the schema ``trajectory-analysis.v1.json`` describes it.
 
-        ``None`` stands for what is not measured, and for a perplexity beyond the range of a double.
+        ``None`` stands for what is not measured; infinite numbers are ``"Infinity"`` and ``"-Infinity"``.
         """
         g = self.generation
         prompt = g.prompt if isinstance(g.prompt, str) else [asdict(message) for message in g.prompt]
@@ -335,9 +345,9 @@ def _exact_column(lower: FloatArray, upper: FloatArray) -> FloatArray:
     return np.where(lower == upper, lower, np.nan)
 
 
-def _column(values: FloatArray) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values.tolist()]
+def _column(values: FloatArray) -> list[float | str | None]:
+    return [json_number(value) for value in values.tolist()]
 
 
 def _json(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_number(value) if isinstance(value, float) else value

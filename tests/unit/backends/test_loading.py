@@ -179,3 +179,77 @@ def test_the_reference_model_is_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tmp_path, tmp_path / "reference", ignore=lambda *_: ["reference"])
     assert load_model("reference").name == "reference"
+
+
+def index_of(folder: Path, shard: str) -> None:
+    """Write an index that sends every weight to one file."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        names = list(weights.keys())
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("shard", ["pytorch_model.bin", "weights.dat"])
+def test_an_index_that_names_pickles_is_refused(model_folder, canary, shard):
+    """A safetensors file for show must not open the door to a pickle."""
+    index_of(model_folder, shard)
+    plant(model_folder, shard, canary)
+    with pytest.raises(UnsafeModelError, match=shard):
+        load_model(str(model_folder))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("shard", ["../elsewhere.safetensors", "/etc/passwd", "sub/x.safetensors"])
+def test_an_index_that_leads_out_of_the_directory_is_refused(model_folder, shard):
+    """A model must not choose which other files of the machine are read."""
+    index_of(model_folder, shard)
+    for options in (LoadOptions(), LoadOptions(allow_pickle=True)):
+        with pytest.raises(UnsafeModelError, match="out of its directory"):
+            load_model(str(model_folder), options)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"transformers_weights": "evil.bin"}, {"_attn_implementation": "org/repository@main"}]
+)
+def test_a_config_that_sends_the_loader_elsewhere_is_refused(model_folder, setting):
+    """What was checked must be what is loaded."""
+    path = model_folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    with pytest.raises(UnsafeModelError, match=next(iter(setting))):
+        load_model(str(model_folder))
+
+
+@pytest.mark.parametrize("size", ["many", 0, -5, 2.5])
+def test_a_vocabulary_that_cannot_be_is_a_load_error(model_folder, size):
+    """Its logarithm is taken when a monitor is made."""
+    path = model_folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": size}))
+    with pytest.raises(ModelLoadError, match="vocabulary"):
+        peek_vocab_size(str(model_folder), LoadOptions())
+
+
+@pytest.mark.parametrize("config", ["[]", "null", '{"text_config": null}', '"x"', "[" * 100_000])
+def test_a_config_of_any_shape_is_a_load_error(model_folder, config):
+    """Never a traceback, whatever JSON it is."""
+    (model_folder / "config.json").write_text(config)
+    with pytest.raises(ModelLoadError):
+        load_model(str(model_folder))
+
+
+@pytest.mark.parametrize("eos", ["a", [None]])
+def test_a_stop_token_that_is_no_number_is_a_load_error(model_folder, eos):
+    """Told when the model is loaded, not in the middle of the first request."""
+    path = model_folder / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": eos}))
+    with pytest.raises(ModelLoadError):
+        LocalBackend.load(str(model_folder))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~no-such-user/x", "a\0b"])
+def test_names_that_are_no_path_are_told_as_missing(name):
+    """Whatever a variable held, the message says that there is no such model."""
+    with pytest.raises(ModelNotFoundError):
+        load_model(name)

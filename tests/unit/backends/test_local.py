@@ -1,5 +1,8 @@
 """The in-process backend: the tokens of plain generate, raw numbers, batches like single runs."""
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,13 @@ torch = pytest.importorskip("torch")
 
 from cert.backends import GenerationRequest, Message, Sampling  # noqa: E402
 from cert.backends.local import LocalBackend  # noqa: E402
-from cert.core.errors import ConfigurationError, InputError, NumericalError, PromptTooLongError  # noqa: E402
+from cert.core.errors import (  # noqa: E402
+    ConfigurationError,
+    GenerationError,
+    InputError,
+    NumericalError,
+    PromptTooLongError,
+)
 from cert.signals import reduce_logits  # noqa: E402
 
 PROMPTS = ["The birth city of", "A", "What is the employer of someone whose name is rather long, and where?"]
@@ -281,3 +290,154 @@ def test_sampling_options_out_of_range_are_refused(options):
     """Refused when they are made, not when a request fails."""
     with pytest.raises(ConfigurationError):
         Sampling(**options)
+
+
+def test_a_processor_that_writes_in_place_does_not_reach_the_recorded_numbers(
+    backend, random_model, monkeypatch
+):
+    """Some logits processors change the tensor that they are given."""
+    from transformers import LogitsProcessorList
+
+    class InPlace:
+        def __call__(self, input_ids, scores):
+            scores[:, 5] = 1.0e4
+            return scores
+
+    prepare = random_model._get_logits_processor
+    monkeypatch.setattr(
+        random_model, "_get_logits_processor", lambda **kw: LogitsProcessorList([*prepare(**kw), InPlace()])
+    )
+    generation = backend.generate(GenerationRequest(PROMPTS[0], max_new_tokens=4))
+    assert generation.steps.token_ids.tolist() == [5, 5, 5, 5]
+    expected = reduce_logits(full_logits(backend, generation), generation.steps.token_ids, 20)
+    np.testing.assert_allclose(generation.steps.logprob, expected.logprob, atol=1e-4)
+
+
+def test_the_tokenizers_own_stop_token_ends_an_answer(random_model, tokenizer, monkeypatch):
+    """Chat models often name their end of turn in the tokenizer alone."""
+    generated = plain(LocalBackend(random_model, tokenizer), PROMPTS[0], do_sample=False)
+    monkeypatch.setattr(type(tokenizer), "eos_token_id", generated[4], raising=False)
+    generation = LocalBackend(random_model, tokenizer).generate(GenerationRequest(PROMPTS[0]))
+    assert generation.stop_step is not None
+    assert generation.stop_step.token_ids[0] == generated[4]
+
+
+def test_a_row_that_has_ended_cannot_fail_afterwards(backend, random_model, monkeypatch):
+    """What a model makes of the padding behind a finished answer is not part of that answer."""
+    forward = random_model.forward
+    calls = []
+
+    def broken(*args, **kwargs):
+        outputs = forward(*args, **kwargs)
+        calls.append(1)
+        if len(calls) > 3:
+            outputs.logits[0] = float("nan")
+        return outputs
+
+    monkeypatch.setattr(random_model, "forward", broken)
+    short, long = backend.generate_batch([GenerationRequest("A", 2), GenerationRequest(PROMPTS[0], 6)])
+    assert len(short.steps) == 2
+    assert len(long.steps) == 6
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1e-38, seed=0), Sampling(1.0, seed=0)])
+def test_sampling_from_nothing_is_an_error_and_not_noise(backend, random_model, sampling, monkeypatch):
+    """A temperature that overflows, or settings that suppress every token, leave no distribution."""
+    if sampling.temperature == 1.0:
+        everything = list(range(random_model.config.vocab_size))
+        monkeypatch.setattr(random_model.generation_config, "suppress_tokens", everything)
+    with pytest.raises(NumericalError, match="at token 0"):
+        backend.generate(GenerationRequest(PROMPTS[0], sampling=sampling))
+
+
+def test_a_padding_token_that_the_model_does_not_know_does_no_harm(
+    backend, tokenizer, random_model, monkeypatch
+):
+    """Tokenizers with an added pad token are common; a mixed batch must not fail for it."""
+    monkeypatch.setattr(type(tokenizer), "pad_token_id", random_model.config.vocab_size, raising=False)
+    requests = [
+        GenerationRequest(prompt, max_new_tokens=n) for prompt, n in zip(PROMPTS, (2, 6, 4), strict=True)
+    ]
+    padded: Any = LocalBackend(random_model, tokenizer).generate_batch(requests)
+    assert [g.text for g in padded] == [backend.generate(request).text for request in requests]
+
+
+def test_ids_that_the_model_does_not_know_are_refused(random_model, tokenizer, monkeypatch):
+    """A tokenizer of another model would index past the embedding."""
+    backend = LocalBackend(random_model, tokenizer)
+    monkeypatch.setattr(backend, "_known_ids", 10)
+    with pytest.raises(InputError, match="the model knows 10"):
+        backend.generate(GenerationRequest(PROMPTS[0]))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"repetition_penalty": 0.0}, {"min_p": 3.0}, {"cache_implementation": "no such cache"}]
+)
+def test_settings_of_the_model_that_make_no_sense_are_a_typed_error(
+    backend, random_model, settings, monkeypatch
+):
+    """A generation config is the author's data; a traceback would look like our own defect."""
+    for name, value in settings.items():
+        monkeypatch.setattr(random_model.generation_config, name, value)
+    with pytest.raises(GenerationError):
+        backend.generate(GenerationRequest(PROMPTS[0], sampling=Sampling(0.9, seed=1)))
+
+
+def test_stop_strings_of_the_model_end_the_answer(backend, model_folder):
+    """Some models end their answers by a text; the answer then ended by itself, not at a limit."""
+    text = backend.generate(GenerationRequest(PROMPTS[0], max_new_tokens=24)).text
+    piece = text[len(text) // 2 : len(text) // 2 + 2]
+    (model_folder / "generation_config.json").write_text(json.dumps({"stop_strings": [piece]}))
+    loaded = LocalBackend.load(str(model_folder))
+    generation = loaded.generate(GenerationRequest(PROMPTS[0], max_new_tokens=24))
+    assert generation.finish_reason == "stop"
+    assert piece in generation.text
+
+
+def test_a_time_limit_of_the_model_does_not_cut_answers(backend, random_model, monkeypatch):
+    """Else the answer would depend on the speed of the machine, and be called complete."""
+    monkeypatch.setattr(random_model.generation_config, "max_time", 0.0)
+    assert len(backend.generate(GenerationRequest(PROMPTS[0], max_new_tokens=6)).steps) == 6
+
+
+def test_an_error_in_a_callback_is_the_callers_own(backend):
+    """A defect of the progress bar must not be reported as one of the model, nor block the next request."""
+
+    def fail(_steps: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        backend.generate(GenerationRequest(PROMPTS[0]), on_step=fail)
+    assert backend.generate(GenerationRequest(PROMPTS[0], max_new_tokens=2)).text
+
+
+def test_a_callback_may_ask_the_same_model(backend):
+    """A deadlock would be a strange answer to a question."""
+    inner: list[str] = []
+
+    def ask(steps: int) -> None:
+        if steps == 1:
+            inner.append(backend.generate(GenerationRequest("A", max_new_tokens=2)).text)
+
+    assert backend.generate(GenerationRequest(PROMPTS[0], max_new_tokens=3), on_step=ask).text
+    assert inner
+
+
+def test_a_prompt_that_cannot_be_encoded_leaves_the_batch_unharmed(backend):
+    """A lone surrogate from one client must not cost the others their answers."""
+    bad, good = backend.generate_batch(
+        [GenerationRequest("a\ud800"), GenerationRequest("A", max_new_tokens=2)]
+    )
+    assert isinstance(bad, InputError)
+    assert good.text
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception(messages[0].content) }}", "{{ 1 / 0 }}", "{{ nope.x.y }}"]
+)
+def test_a_template_that_fails_is_bad_input_and_quotes_no_prompt(backend, tokenizer, monkeypatch, template):
+    """Errors go to logs, and prompts do not."""
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(InputError) as caught:
+        backend.generate(GenerationRequest((Message("user", "a secret"),)))
+    assert "a secret" not in str(caught.value)

@@ -2,8 +2,10 @@
 
 import io
 import json
+import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -192,3 +194,76 @@ def test_the_version_is_printed(cert):
     from cert import __version__
 
     assert cert("--version")[:2] == (0, f"cert {__version__}\n")
+
+
+def test_a_defect_of_ours_is_not_a_failed_gate(cert, monkeypatch):
+    """Python's own exit code for a traceback is 1, which says that an answer failed."""
+
+    def fail(*_arguments, **_options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("cert.trajectory.HamiltonianMonitor.analyze", fail)
+    code, out, err = cert("analyze", "x")
+    assert (code, out) == (3, "")
+    assert "ZeroDivisionError" in err
+
+
+def test_a_result_that_cannot_be_written_is_exit_code_3(tmp_path):
+    """A full disk behind stdout must not look like a verdict."""
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    run = [
+        sys.executable,
+        "-c",
+        "from cert.cli.main import main; main()",
+        "analyze",
+        "A",
+        "--max-new-tokens",
+        "1",
+    ]
+    with full.open("w") as stream:
+        done = subprocess.run(run, stdout=stream, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_name_with_markup_or_escapes_is_shown_and_not_obeyed(cert, tmp_path, model_copy):
+    """A folder's name is untrusted text like any other."""
+    folder = tmp_path / "[x]\x1b[31m"
+    folder.symlink_to(model_copy)
+    code, _, err = cert("analyze", "A", "--model", str(folder), "--max-new-tokens", "1")
+    assert code in {0, 1}
+    assert "\x1b[31m" not in err
+
+
+@pytest.fixture
+def model_copy():
+    from cert.reference import weights
+
+    return weights.path()
+
+
+def test_json_holds_no_character_that_steers_a_terminal(cert, monkeypatch):
+    """What a model wrote is shown by whoever prints the JSON."""
+    code, out, _ = cert("analyze", "a\u202eb\x9bc", "--json", "--max-new-tokens", "1")
+    assert code in {0, 1}
+    assert out.isascii()
+    assert json.loads(out)["prompt"] == "a\u202eb\x9bc"
+
+
+def test_the_report_must_not_overwrite_the_prompt(cert, tmp_path):
+    """One slip would destroy the input."""
+    file = tmp_path / "prompt"
+    file.write_text("A", encoding="utf-8")
+    code, _, _ = cert("analyze", "--file", str(file), "--html", str(file))
+    assert code == 2
+    assert file.read_text(encoding="utf-8") == "A"
+
+
+def test_an_empty_model_name_is_refused(cert):
+    """An unset variable must not load some default model."""
+    code, _, err = cert("analyze", "x", "--model", "")
+    assert code == 2
+    assert "name of a model is empty" in err

@@ -56,3 +56,45 @@ def test_a_written_file_is_as_readable_as_any_new_file(tmp_path):
     plain.write_text("x")
     write_text(tmp_path / "report", "x")
     assert (tmp_path / "report").stat().st_mode == plain.stat().st_mode
+
+
+def test_a_link_and_a_device_are_written_through_and_not_replaced(tmp_path):
+    """/dev/stdout is both: replacing it would break every program of the machine."""
+    target = tmp_path / "target"
+    target.write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    check_writable(link)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    check_writable(Path("/dev/null"))
+    write_text(Path("/dev/null"), "x")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_private_file_stays_private(tmp_path):
+    """Whoever made a report unreadable for others meant it."""
+    report = tmp_path / "report"
+    report.write_text("old")
+    report.chmod(0o600)
+    write_text(report, "new")
+    assert report.stat().st_mode & 0o777 == 0o600
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch):
+    """Half-written files would pile up beside the reports."""
+
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / "report", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_an_output_error(tmp_path):
+    """Not a traceback, and before the work."""
+    with pytest.raises(OutputError):
+        check_writable(tmp_path / ("x" * 300))

@@ -84,3 +84,32 @@ def test_missing_candidates_are_not_measured_rather_than_zero():
         token_ids=[1], logprob=[-0.5], top_ids=np.empty((1, 0)), top_logprobs=np.empty((1, 0)), vocab_size=9
     )
     assert np.isnan(entropy_bounds(steps.logprob, steps.top_logprobs, 9)).all()
+
+
+def test_a_chosen_token_recorded_with_another_rounding_is_not_counted_twice():
+    """Counted twice, half the mass would vanish and a wide-open distribution would pass."""
+    steps = TokenSteps.build(
+        token_ids=[7],
+        logprob=[np.log(0.5) - 1e-7],
+        top_ids=[[7]],
+        top_logprobs=[[np.log(0.5)]],
+        vocab_size=200,
+    )
+    s = step_signals(steps)
+    assert s.entropy_upper[0] > 3.3
+    _, upper = entropy_bounds(steps.logprob, steps.top_logprobs, 200)
+    assert upper[0] > 3.3
+
+
+def test_candidates_of_probability_zero_leave_no_rest():
+    """Behind them there is nothing: rounding must not become an entropy of 1e300."""
+    top = np.array([[np.log(0.7), np.log(0.3 - 1e-9), -np.inf]])
+    lower, upper = entropy_bounds(top[:, 0], top, 1000)
+    assert lower[0] == upper[0] == pytest.approx(0.6109, abs=1e-3)
+
+
+def test_one_candidate_has_no_margin():
+    """The gap to a second candidate that was not seen is not the first one's probability."""
+    steps = TokenSteps.build(token_ids=[1], logprob=[-0.1], top_ids=[[1]], top_logprobs=[[-0.1]])
+    assert np.isnan(step_signals(steps).margin[0])
+    assert np.isnan(step_signals(steps).logprob_margin[0])

@@ -200,3 +200,62 @@ def test_options_out_of_range_are_refused(options):
     """A window of 0 or a probability of 0 would give signals that mean nothing."""
     with pytest.raises(ValueError, match=next(iter(options))):
         SignalOptions(**options)
+
+
+def test_a_token_exactly_at_the_surprise_threshold_is_no_surprise():
+    """The definition counts tokens *below* the threshold."""
+    none = np.empty((2, 0))
+    steps = TokenSteps.build(
+        token_ids=[1, 2], logprob=[math.log(0.25), math.log(0.25) - 1e-9], top_ids=none, top_logprobs=none
+    )
+    _, running, _ = analyze_steps(steps, SignalOptions(surprise_probability=0.25))
+    assert running.cumulative_surprise[0] == 0.0
+    assert running.cumulative_surprise[1] > 1.38
+
+
+def test_the_default_drift_of_the_cusum_is_half_a_nat():
+    """Documented, and part of what a threshold on it means."""
+    none = np.empty((3, 0))
+    steps = TokenSteps.build(token_ids=[1, 2, 3], logprob=[-0.4, -2.5, -0.1], top_ids=none, top_logprobs=none)
+    np.testing.assert_allclose(analyze_steps(steps)[1].cusum, [0.0, 2.0, 1.6])
+
+
+def test_the_smallest_margin_and_the_lowest_tenth_are_what_they_are_called():
+    """A wrong sign or a rounded-down count would pick other tokens."""
+    top = np.log(np.array([[0.6, 0.3], [0.5, 0.4], [0.9, 0.05]]))
+    steps = TokenSteps.build(
+        token_ids=[0, 0, 0], logprob=top[:, 0], top_ids=np.tile([0, 1], (3, 1)), top_logprobs=top
+    )
+    signals = analyze_steps(steps, SignalOptions(group_window=1, bottom_share=0.5))[2]
+    confidence = np.sort(-top.mean(axis=1))
+    assert signals.min_margin == pytest.approx(0.1)
+    assert signals.bottom_group_confidence == pytest.approx(confidence[:2].mean())  # half of 3, rounded up
+
+
+def test_a_missing_step_spoils_its_own_windows_and_no_more():
+    """The rest of a long answer is still measured, and the summary says that it is not whole."""
+    confidence = np.arange(1.0, 11.0)
+    confidence[4] = np.nan
+    steps = TokenSteps.build(
+        token_ids=np.zeros(10),
+        logprob=-np.ones(10),
+        top_ids=np.zeros((10, 1)),
+        top_logprobs=-confidence[:, None],
+    )
+    _, running, signals = analyze_steps(steps, SignalOptions(group_window=2))
+    assert np.isnan(running.group_confidence).tolist() == [True] + [False] * 3 + [True] * 2 + [False] * 4
+    assert math.isnan(signals.bottom_group_confidence)
+    assert math.isnan(signals.lowest_group_confidence)
+
+
+def test_a_huge_value_does_not_swallow_the_windows_after_it():
+    """Masked logits of −3.4e38 give such confidences; the sums after them must keep their digits."""
+    confidence = np.array([1.0, 3.4e38, 2.0, 3.0])
+    steps = TokenSteps.build(
+        token_ids=np.zeros(4),
+        logprob=-np.ones(4),
+        top_ids=np.zeros((4, 1)),
+        top_logprobs=-confidence[:, None],
+    )
+    _, running, _ = analyze_steps(steps, SignalOptions(group_window=2))
+    np.testing.assert_array_equal(running.group_confidence, [np.nan, np.inf, np.inf, 2.5])

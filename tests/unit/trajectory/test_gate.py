@@ -117,3 +117,48 @@ def test_no_rule_and_no_token_are_not_measured():
 def test_an_infinite_perplexity_fails():
     """The least likely token of all must not be left out of the mean."""
     assert judged(two_steps(probability=(0.5, 1e-320)), perplexity=50.0).verdict == "fail"
+
+
+def test_a_rule_not_measured_outweighs_one_undecided():
+    """An open question may be settled with more candidates; a missing measurement may not."""
+    steps = TokenSteps.build(
+        token_ids=[1], logprob=[np.nan], top_ids=[[1]], top_logprobs=[[-0.7]], vocab_size=50
+    )
+    assert judged(steps, entropy=1.0).verdict == "undecided"
+    assert judged(steps, entropy=1.0, perplexity=50.0).verdict == "not_measured"
+
+
+def test_the_token_named_is_the_one_that_could_exceed_the_threshold():
+    """Of two tokens with open intervals, a person must look at the one whose upper bound is too high."""
+    first = np.log(np.array([[0.2, 0.2, 0.2, 0.2, 0.2]]))
+    second = np.log(np.array([[0.7, 0.1, 0.1, 0.05, 0.05]]))
+    steps = TokenSteps.build(
+        token_ids=[0, 0],
+        logprob=np.concatenate((first[:, 0], second[:, 0])),
+        top_ids=[[0, 1, 2, 3, 4], [0, 1, 2, 3, 9]],
+        top_logprobs=np.concatenate((first, second - [0, 0, 0, 3.0, 3.0])),
+        vocab_size=1000,
+    )
+    s = analyze_steps(steps)[0]
+    assert s.entropy_lower[0] > s.entropy_lower[1]
+    assert s.entropy_upper[0] < s.entropy_upper[1]
+    middle = (s.entropy_upper[0] + s.entropy_upper[1]) / 2
+    (check,) = judged(steps, entropy=middle).checks
+    assert (check.outcome, check.token) == ("undecided", 1)
+
+
+def test_a_token_of_any_length_is_quoted_briefly():
+    """A hostile vocabulary could make one reason fill the log."""
+    step, _, signals = analyze_steps(two_steps())
+    thresholds = dataclasses.replace(OFF, entropy=2.5)
+    decision = decide(step, signals, thresholds, tokens=["a", "b" * 300_000], profile="test")
+    assert len(decision.reasons[0]) < 200
+
+
+def test_a_check_that_is_not_measured_is_null_in_json():
+    """A 0 in its place would read as a perfect score."""
+    steps = TokenSteps.build(
+        token_ids=[1], logprob=[-0.1], top_ids=np.empty((1, 0)), top_logprobs=np.empty((1, 0))
+    )
+    (check,) = judged(steps, entropy=2.5).checks
+    assert (check.to_dict()["lower"], check.to_dict()["upper"]) == (None, None)

@@ -123,6 +123,9 @@ def test_rows_and_columns_tell_the_same():
         ({"top_k": 0}, "at least 1"),
         ({"max_new_tokens": -1}, "at least 0"),
         ({"surprise_probability_threshold": 0.0}, "surprise_probability_threshold"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"top_p": 5.0}, "top_p"),
+        ({"top_k": 10**23}, "at most"),
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(settings, says):
@@ -149,3 +152,36 @@ def test_default_thresholds_are_those_of_version_3_and_called_uncalibrated():
     decision = analyze_generation(generation(random_steps()), config).decision
     assert (decision.profile, decision.calibrated) == ("v3", False)
     assert dataclasses.replace(config, entropy_threshold=2.0).profile == "custom"
+
+
+def test_columns_that_were_not_measured_are_null_and_infinities_keep_their_sign():
+    """0 for a missing value, or null for an infinite one, would turn a verdict recomputed from the record."""
+    steps = dataclasses.replace(random_steps(2), logprob=np.array([-np.inf, np.nan]))
+    data = json.loads(json.dumps(analyze_generation(generation(steps), TrajectoryConfig()).to_dict()))
+    assert data["tokens"]["logprob"] == ["-Infinity", None]
+    assert data["tokens"]["surprisal"] == ["Infinity", None]
+    assert data["tokens"]["perplexity"] == ["Infinity", None]
+    assert data["signals"]["sequence_logprob"] is None
+
+
+def test_what_counts_as_a_surprise_is_the_configured_probability():
+    """A setting that nothing reads would be a promise that nobody keeps."""
+    steps = dataclasses.replace(random_steps(2), logprob=np.log([0.3, 0.05]))
+    usual = analyze_generation(generation(steps), TrajectoryConfig())
+    wide = analyze_generation(generation(steps), TrajectoryConfig(surprise_probability_threshold=0.5))
+    assert usual.final_surprise == pytest.approx(-math.log(0.05))
+    assert wide.final_surprise == pytest.approx(-math.log(0.05) - math.log(0.3))
+
+
+def test_the_energy_of_an_entropy_known_by_bounds_alone_is_not_measured():
+    """One of its two terms would be a guess."""
+    analysis = analyze_generation(generation(truncated(random_steps())), TrajectoryConfig())
+    assert np.isnan(analysis.energy).all()
+
+
+def test_a_top_k_entropy_threshold_beyond_a_small_vocabulary_is_refused():
+    """K candidates out of V < K tokens are V candidates."""
+    config = TrajectoryConfig(top_k_entropy_threshold=2.5)
+    config.check_vocabulary(1000)
+    with pytest.raises(ConfigurationError, match=r"2\.303"):
+        dataclasses.replace(config, entropy_threshold=None).check_vocabulary(10)
