@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from cert.testing import Account, FaultServer, Reply, Token, error, ok
+from cert.testing.wire import Wire
 
 TOKENS = (
     Token("Par", math.log(0.7), (("Lyon", math.log(0.2)), ("Rome", math.log(0.05)))),
@@ -422,9 +423,20 @@ def test_it_stops_while_a_client_does_not_read_or_is_idle(caplog):
     assert not caplog.records
 
 
-def test_a_client_that_leaves_as_it_stops_is_no_error(caplog):
-    """Noise of asyncio in every test's log hides the line that matters."""
-    for _ in range(30):
-        with FaultServer() as server:
-            post(server, "/v1/messages")
-    assert not [record for record in caplog.records if record.name == "asyncio"]
+def test_a_connection_that_is_closing_while_the_server_stops_is_no_error():
+    """Noise of asyncio in every test's log hides the line that matters; 3.11 logs cancelled handlers."""
+
+    class Closing:
+        def close(self) -> None: ...
+
+        async def wait_closed(self) -> None:
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        wire = Wire(asyncio.StreamReader(), Closing())  # type: ignore[arg-type]  # enough of one
+        task = asyncio.create_task(wire.close())
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(scenario())
