@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
@@ -218,12 +217,13 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def _without_password(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        if "@" not in parts.netloc:
-            # Not an address with a host: whatever stands there may be a password in the wrong place.
-            return url if parts.scheme and "@" not in url else MASK
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{MASK}@{host}"))
-    except ValueError:
+    scheme, mark, rest = url.partition("://")
+    if not mark or not scheme.isalnum():
+        # No address: whatever stands there may be a password in the wrong place.
         return MASK
+    place, query, options = rest.partition("?")  # redis-py takes a password there too
+    if "@" in options:
+        return f"{scheme}://{MASK}"  # part of a password, of one kind or the other
+    # Up to the last @ of all, since a password that nobody escaped may hold any character.
+    _, at, host = place.rpartition("@")
+    return f"{scheme}://{MASK if at else ''}{at}{host}{query}{MASK if query else ''}"

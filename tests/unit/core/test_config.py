@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -202,14 +202,24 @@ def test_secrets_show_in_no_representation():
     assert shown["CERT_REDIS_URL"] == "rediss://********@host:6379/1"
 
 
+@pytest.mark.parametrize(
+    "form", ["redis://me:{}@host:6379/0", "unix://:{}@/path", "rediss://h/0?password={}"]
+)
+@example("@/")
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1))
-def test_a_password_in_an_address_is_never_shown(password):
+def test_a_password_in_an_address_is_never_shown(form, password):
     """Whatever characters a password has, masking must not let any of it through."""
     (variable,) = (one for one in VARIABLES if one.name == "CERT_REDIS_URL")
-    marked = f"Q7{password}7Q"
-    shown = as_text(variable, f"redis://me:{marked}@host:6379/0") or ""
+    shown = as_text(variable, form.format(f"Q7{password}7Q")) or ""
     assert "Q7" not in shown
     assert "7Q" not in shown
+
+
+def test_an_address_without_a_password_is_shown():
+    """Which Redis it is has to be seen; only what is secret is masked."""
+    (variable,) = (one for one in VARIABLES if one.name == "CERT_REDIS_URL")
+    for url in ("redis://localhost:6379/0", "unix:///run/redis.sock", "rediss://********@host:6379/1"):
+        assert as_text(variable, url) == url
 
 
 def test_an_empty_value_counts_as_not_set():
