@@ -71,15 +71,15 @@ def evaluate_command(
     from rich.console import Console
     from rich.progress import Progress
 
+    from cert.cli.output import check_writable, write_text
     from cert.reference import weights
     from cert.reference.card import model_card
     from cert.reference.evaluate import LIMITS, evaluate
-    from cert.reference.run import require_writable
     from cert.reference.tables import tables
 
     for file in (json_file, card):
         if file is not None:
-            require_writable(file.parent)
+            check_writable(file)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("asking", total=None)
 
@@ -88,9 +88,9 @@ def evaluate_command(
 
         evaluation = evaluate(model or weights.path(), seed=seed, limit=limit, advance=advance)
     if json_file is not None:
-        json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(evaluation.to_dict(), indent=2) + "\n")
     if card is not None:
-        card.write_text(model_card(evaluation), encoding="utf-8")
+        write_text(card, model_card(evaluation))
     console = Console()
     for table in tables(evaluation):
         console.print(_rich_table(table))

@@ -51,9 +51,12 @@ LIMITS: Final = (
     " wording or temperature moves every number.",
     "The model reads the coordination templates only in part, and one of this size may verify nothing: see"
     " the tables on P(True) and on candidates before using either for more than exercising the machinery.",
-    "People never seen are reported apart: they are easy to tell and inflate AUROC.",
-    "Intervals are 95 % bootstrap intervals over people, for one trained model: they do not cover the spread"
-    " between training seeds.",
+    "People never seen are reported apart.",
+    "Intervals are 95 % intervals over people (Wilson for shares, bootstrap for AUROC), for one trained"
+    " model: they do not cover the spread between training seeds, and with few wrong answers a bootstrap of"
+    " AUROC covers less.",
+    "Of an exposure, some show a fact among false ones (a proposal, a peer's answer) and teach less than a"
+    " statement of it.",
 )
 
 
@@ -116,7 +119,6 @@ class Evaluator:
         self._folder = folder
         self._seed = seed
         self._limit = limit
-        self._told = self._choose(self._world.facts)
         self._asked = self._choose([f for f in self._world.facts if not f.person.question_person])
         middle = [fact for fact in self._asked if fact.exposures in MIDDLE]
         self._team = self._sample(middle, TEAM_QUESTIONS)
@@ -133,21 +135,21 @@ class Evaluator:
 
     def run(self) -> Evaluation:
         """Ask everything and reckon."""
-        completed = complete_sentences(self._asker, self._told)
+        completed = complete_sentences(self._asker, self._asked)
         answers = answer_questions(self._asker, self._asked)
         texts = [generation.text for generation in answers.generations]
         own = p_true_of_answers(self._asker, self._asked, texts, self._templates)
         return Evaluation(
             model=_metadata(self._folder),
             run=self._describe(),
-            recall=recall_table(self._told, completed, answers, self._seed),
+            recall=recall_table(self._asked, completed, answers),
             never_seen=_never_seen(answers),
             expected_calibration_error=expected_calibration_error(answers),
             signals=signal_table(answers, {"p_true": own}, self._seed),
             verification=verification_table(
                 self._asker, self._world, self._asked, self._templates, self._seed
             ),
-            team=team_table(self._asker, self._team, self._templates, self._seed),
+            team=team_table(self._asker, self._team, self._templates),
             probes=probe_table(
                 self._asker, self._world, self._known, self._templates, self._seed, self._probe_count()
             ),
@@ -170,10 +172,8 @@ class Evaluator:
         return PROBES if self._limit is None else min(PROBES, self._limit)
 
     def _prompts(self) -> int:
-        questions = 4 * len(self._asked)  # answer, its P(True), a true and a false proposal
-        return (
-            len(self._told) + questions + 9 * len(self._team) + 7 * self._probe_count() + 5 * len(self._known)
-        )
+        questions = 5 * len(self._asked)  # sentence, answer, its P(True), a true and a false proposal
+        return questions + 9 * len(self._team) + 7 * self._probe_count() + 5 * len(self._known)
 
     def _describe(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ import numpy as np
 
 from cert.reference.asking import GREEDY, Asker
 from cert.reference.generate import random_name
-from cert.reference.scores import clustered_mean
+from cert.reference.scores import clustered_share
 from cert.reference.team import Rate
 from cert.reference.templates import Templates
 from cert.reference.world import Fact, World
@@ -36,9 +36,9 @@ def probe_table(
     rates = []
     for kind in dict.fromkeys(case.kind for case in cases):
         of_kind = [(case, answer) for case, answer in zip(cases, answers, strict=True) if case.kind == kind]
-        hits = np.array([float(answer == case.wanted) for case, answer in of_kind])
+        hits = np.array([answer == case.wanted for case, answer in of_kind])
         people = np.array([case.person for case, _ in of_kind])
-        rates.append(Rate(kind, clustered_mean(hits, people, seed)))
+        rates.append(Rate(kind, clustered_share(hits, people)))
     return rates
 
 

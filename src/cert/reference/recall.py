@@ -16,7 +16,7 @@ from cert.reference.scores import (
     Floats,
     calibration_error,
     clustered_auroc,
-    clustered_mean,
+    clustered_share,
     rank_correlation,
 )
 from cert.reference.world import Fact
@@ -105,21 +105,23 @@ class RecallRow:
 
 
 def recall_table(
-    facts: Sequence[Fact], completed: npt.NDArray[np.bool_], answers: Answers, seed: int
+    facts: Sequence[Fact], completed: npt.NDArray[np.bool_], answers: Answers
 ) -> list[RecallRow]:
-    """Recall by exposure; sentences about everyone, questions about people never asked about in training."""
+    """Recall by exposure of people who were mentioned in training but never asked about."""
     people = np.array([fact.person.index for fact in facts])
     exposures = np.array([fact.exposures for fact in facts])
+    mentioned = np.array([not fact.person.never_seen for fact in facts])
     confident = ~answers.right & (answers.probability > CONFIDENT)
     rows = []
-    for count in sorted(set(exposures.tolist())):
-        told, asked = exposures == count, answers.exposures == count
+    for count in sorted(set(exposures[mentioned].tolist())):
+        told = mentioned & (exposures == count)
+        asked = ~answers.never_seen & (answers.exposures == count)
         rows.append(
             RecallRow(
                 exposures=count,
-                sentence=clustered_mean(completed[told].astype(float), people[told], seed),
-                chat=clustered_mean(answers.right[asked].astype(float), answers.people[asked], seed),
-                confident_errors=clustered_mean(confident[asked].astype(float), answers.people[asked], seed),
+                sentence=clustered_share(completed[told], people[told]),
+                chat=clustered_share(answers.right[asked], answers.people[asked]),
+                confident_errors=clustered_share(confident[asked], answers.people[asked]),
                 mean_probability=float(answers.probability[asked].mean()) if asked.any() else None,
             )
         )
@@ -136,7 +138,7 @@ class SignalRow:
     middle: Estimate
     """Exposures 4 to 64."""
     everyone: Estimate
-    """People never seen included: easy to tell, so that they inflate the number."""
+    """People never seen included."""
     length_correlation: float | None
     """Spearman's correlation with the number of tokens of the answer."""
 

@@ -1,6 +1,6 @@
 """How well a number tells wrong answers from right ones: pure functions over arrays.
 
-The bootstrap draws people, not answers: facts about one person are not independent.
+Intervals are over people, not answers: facts about one person are not independent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEVEL: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % percentile interval over people; ``None`` where it cannot be computed."""
+    """A value with its 95 % interval over people; ``None`` where it cannot be computed."""
 
     value: float | None
     low: float | None
@@ -87,9 +87,28 @@ def clustered_auroc(score: Floats, wrong: Flags, people: npt.NDArray[np.int64], 
     return clustered(_Auroc(score[kept], wrong[kept]), people[kept], seed)
 
 
-def clustered_mean(values: Floats, people: npt.NDArray[np.int64], seed: int) -> Estimate:
-    """Mean with an interval over people."""
-    return clustered(lambda weights: (weights * values).sum(axis=1) / weights.sum(axis=1), people, seed)
+def clustered_share(hits: Flags, people: npt.NDArray[np.int64]) -> Estimate:
+    """Share of hits with a Wilson interval at the effective number of answers.
+
+    That number is n divided by the design effect of asking several times about one person (Kish); at a
+    share of 0 or 1, where the data say nothing of that effect, it is the number of people. A bootstrap
+    would give an interval of no width there.
+    """
+    n = len(hits)
+    if not n:
+        return Estimate(None, None, None, 0)
+    share = float(np.mean(hits))
+    _, member = np.unique(people, return_inverse=True)
+    clusters = int(member.max()) + 1
+    effective = float(clusters)
+    if 0.0 < share < 1.0 and clusters > 1:
+        deviations = np.bincount(member, weights=hits - share)
+        robust = (deviations**2).sum() / n**2 * clusters / (clusters - 1)
+        effective = min(float(n), share * (1 - share) / robust) if robust > 0 else float(n)
+    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    middle = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = z / (1 + z**2 / effective) * np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))
+    return Estimate(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)), n)
 
 
 def rank_correlation(first: Floats, second: Floats) -> float | None:
@@ -114,6 +133,6 @@ __all__ = [
     "calibration_error",
     "clustered",
     "clustered_auroc",
-    "clustered_mean",
+    "clustered_share",
     "rank_correlation",
 ]

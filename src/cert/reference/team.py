@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from cert.reference.asking import GREEDY, TEMPERATURE_ONE, Asker
-from cert.reference.scores import Estimate, clustered_mean
+from cert.reference.scores import Estimate, Flags, clustered_share
 from cert.reference.templates import Templates
 from cert.reference.world import Fact
 
@@ -32,7 +32,7 @@ def majority(answers: Sequence[str]) -> str:
     return max(answers, key=lambda answer: counts[answer])
 
 
-def team_table(asker: Asker, facts: Sequence[Fact], templates: Templates, seed: int) -> list[Rate]:
+def team_table(asker: Asker, facts: Sequence[Fact], templates: Templates) -> list[Rate]:
     """Accuracy of the model alone, of votes and of the three ways of talking, on the same questions.
 
     Everything but the greedy answer is sampled at temperature 1. Whoever talks is shown the first samples of
@@ -59,15 +59,13 @@ def team_table(asker: Asker, facts: Sequence[Fact], templates: Templates, seed: 
         f"debate with {PEERS - 1} peers": asker.texts(debates, TEMPERATURE_ONE),
     }
     people = _people(facts)
-    rates = [
-        Rate(name, clustered_mean(_hits(facts, answers), people, seed)) for name, answers in finals.items()
-    ]
+    rates = [Rate(name, clustered_share(_hits(facts, answers), people)) for name, answers in finals.items()]
     candidates = [s[:PEERS] for s in samples]
-    return rates + following_rates(facts, candidates, finals[f"aggregation of {PEERS}"], seed)
+    return rates + following_rates(facts, candidates, finals[f"aggregation of {PEERS}"])
 
 
 def following_rates(
-    facts: Sequence[Fact], candidates: Sequence[Sequence[str]], finals: Sequence[str], seed: int
+    facts: Sequence[Fact], candidates: Sequence[Sequence[str]], finals: Sequence[str]
 ) -> list[Rate]:
     """How often the final answer is the majority's, and how often a truth told by a minority survives."""
     truths = np.array([fact.value for fact in facts])
@@ -83,7 +81,7 @@ def following_rates(
     }
     people = _people(facts)
     return [
-        Rate(name, clustered_mean((final == wanted)[where].astype(np.float64), people[where], seed))
+        Rate(name, clustered_share((final == wanted)[where], people[where]))
         for name, (where, wanted) in cases.items()
     ]
 
@@ -92,8 +90,8 @@ def _people(facts: Sequence[Fact]) -> np.ndarray[tuple[int], np.dtype[np.int64]]
     return np.array([fact.person.index for fact in facts], dtype=np.int64)
 
 
-def _hits(facts: Sequence[Fact], answers: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array([float(fact.value == answer) for fact, answer in zip(facts, answers, strict=True)])
+def _hits(facts: Sequence[Fact], answers: Sequence[str]) -> Flags:
+    return np.array([fact.value == answer for fact, answer in zip(facts, answers, strict=True)])
 
 
 __all__ = ["Rate", "following_rates", "majority", "team_table"]

@@ -1,8 +1,9 @@
 """The synthetic world that the reference model was trained on: exact ground truth for every answer.
 
 The design is that of synthetic biographies (bioS, arXiv 2309.14316) with names, values and wordings of our
-own. A *fact* is one attribute of one person; the training text states it exactly `Fact.exposures` times,
-whatever the format. Facts that were never or seldom seen are hallucinated, and this table says which.
+own. A *fact* is one attribute of one person; the training text asks for it or tells it exactly
+`Fact.exposures` times, whatever the format (in a few of them among false values). Facts that were never or
+seldom seen are hallucinated, and this table says which.
 
 The table is shipped as data, so that nothing which reads it depends on a random number stream.
 """

@@ -10,7 +10,7 @@ from cert.reference.scores import (
     auroc,
     calibration_error,
     clustered_auroc,
-    clustered_mean,
+    clustered_share,
     rank_correlation,
 )
 
@@ -41,14 +41,40 @@ def test_a_weight_counts_an_answer_so_many_times(rows: list[tuple[int, bool]]) -
 def test_an_interval_over_people_is_wider_than_one_over_answers() -> None:
     """Otherwise several facts about one person would count as independent evidence."""
     person = np.repeat(np.arange(40), 10)
-    values = RNG.integers(0, 2, 40).astype(float)[person]
-    by_person = clustered_mean(values, person, seed=0)
-    by_answer = clustered_mean(values, np.arange(400), seed=0)
+    values = RNG.integers(0, 2, 40).astype(bool)[person]
+    by_person = clustered_share(values, person)
+    by_answer = clustered_share(values, np.arange(400))
     assert by_person.low is not None
     assert by_person.high is not None
     assert by_answer.low is not None
     assert by_answer.high is not None
     assert by_person.high - by_person.low > 2 * (by_answer.high - by_answer.low)
+
+
+def test_an_interval_of_independent_answers_is_wilsons() -> None:
+    """Otherwise the shares of the model card have an interval of its own making."""
+    from scipy import stats
+
+    hits = np.arange(50) < 12
+    found = clustered_share(hits, np.arange(50))
+    expected = stats.binomtest(12, 50).proportion_ci(method="wilson")
+    assert found.low == pytest.approx(expected.low, abs=2e-3)
+    assert found.high == pytest.approx(expected.high, abs=2e-3)
+
+
+@pytest.mark.parametrize("truth", [0.01, 0.5, 0.99])
+def test_intervals_of_shares_cover_the_truth(truth: float) -> None:
+    """Otherwise "1.000 [1.000, 1.000]" would stand for a rate that is not 1."""
+    rng = np.random.default_rng(5)
+    person = np.repeat(np.arange(65), 2)
+    covered = 0
+    for _ in range(400):
+        share = rng.beta(20 * truth, 20 * (1 - truth), 65)
+        found = clustered_share(rng.random(130) < share[person], person)
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= truth <= found.high
+    assert covered / 400 >= 0.92
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
@@ -66,7 +92,7 @@ def test_what_was_not_measured_is_left_out_and_not_guessed() -> None:
     assert (estimate.value, estimate.n) == (1.0, 3)
     nothing = clustered_auroc(score[:1], wrong[:1], np.arange(1), 0)
     assert nothing.value is None
-    assert clustered_mean(np.empty(0), np.empty(0, dtype=np.int64), 0).value is None
+    assert clustered_share(np.empty(0, dtype=bool), np.empty(0, dtype=np.int64)).value is None
 
 
 def test_calibration_error_of_known_cases() -> None:
