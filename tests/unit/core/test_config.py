@@ -179,7 +179,14 @@ def test_every_problem_is_told_at_once():
 
 
 @pytest.mark.parametrize(
-    "url", ["http://me:hunter2@host/0", "redis:me:hunter2@host", "hunter2", "me:hunter2@host:6379"]
+    "url",
+    [
+        "http://me:hunter2@host/0",
+        "redis:me:hunter2@host",
+        "hunter2",
+        "me:hunter2@host:6379",
+        "me:hunter2@host://0",
+    ],
 )
 def test_a_wrong_secret_is_refused_without_being_told(url):
     """An error message ends up in logs and tickets: a password in the wrong form must not."""
