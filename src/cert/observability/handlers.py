@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
 import stat
 import sys
 import threading
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
@@ -65,10 +68,27 @@ class FileLines(_Counting, ConcurrentRotatingFileHandler):
             str(path),
             maxBytes=max_bytes,
             backupCount=backups,
-            encoding="utf-8",
-            unicode_error_policy="replace",
         )
         _check_writable(Path(self.lockFilename))
+
+    def do_open(self, mode: str | None = None) -> TextIOWrapper:
+        """Open the file without a buffer: its lock could be held where a program forks, for ever."""
+        return cast("TextIOWrapper", io.FileIO(self.baseFilename, mode or self.mode))
+
+    def do_write(self, msg: str) -> None:
+        """Write a line whole or not at all; the caller holds the lock of all processes."""
+        if self.stream is None or self.stream.closed:
+            self.stream = self.do_open()
+        file = cast("io.FileIO", self.stream)
+        start = os.fstat(file.fileno()).st_size
+        rest = memoryview(f"{msg}\n".encode("utf-8", "replace"))
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            # The disk is full: half a line would spoil the next one too.
+            os.truncate(file.fileno(), start)
+            raise
 
     def _at_fork_reinit(self) -> None:
         # The standard library calls this in a forked child. A thread of the parent may have held the lock.

@@ -62,7 +62,7 @@ def configure_logging(
             level are held at ``info``.
         redact_fields: further names of fields whose values must not be logged.
         max_bytes: size of the file from which it is rotated, 100 MB by default.
-        backups: rotated files to keep.
+        backups: rotated files to keep; with 0 the file is emptied when it is full.
 
     Returns:
         The function that puts everything back as it was.
@@ -72,8 +72,8 @@ def configure_logging(
     """
     global _redaction, _restore  # noqa: PLW0603  # logging is the process's
     _check(level=level, library_level=library_level, format=format, output=output)
-    if max_bytes < 1 or backups < 1:
-        raise ConfigurationError(f"rotation of the log needs positive numbers, not {max_bytes} and {backups}")
+    if max_bytes < 1 or backups < 0:
+        raise ConfigurationError(f"a log cannot be rotated at {max_bytes} bytes into {backups} files")
     redaction = Redaction(redact_fields)
     handler = _handler(output, file, max_bytes, backups)
     render = json_line if format == "json" else _console(handler)

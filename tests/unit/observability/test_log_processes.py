@@ -14,7 +14,7 @@ from cert.core.correlation import correlated
 from cert.observability.logging import configure_logging, get_logger
 
 path, worker, identifier = sys.argv[1:]
-configure_logging("info", "json", "file", path, max_bytes=30_000, backups=500)
+configure_logging("info", "json", "file", path, max_bytes=5_000, backups=900)
 log = get_logger("cert.worker")
 print("ready", flush=True)
 sys.stdin.readline()
@@ -29,7 +29,7 @@ warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is w
 from cert.core.correlation import correlated
 from cert.observability.logging import configure_logging, get_logger
 
-configure_logging("info", "json", "file", sys.argv[1], max_bytes=30_000, backups=500)
+configure_logging("info", "json", "file", sys.argv[1], max_bytes=5_000, backups=900)
 log = get_logger("cert.worker")
 
 def work(worker, identifier, count):

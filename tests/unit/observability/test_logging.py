@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -239,7 +240,7 @@ def test_an_event_whose_fields_are_named_like_the_lines_own_is_told(configure, t
         ({"output": "file"}, "none is named"),
         ({"output": "file", "file": " "}, "none is named"),
         ({"max_bytes": 0}, "0"),
-        ({"backups": 0}, "0"),
+        ({"backups": -1}, "-1"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(options, named):
@@ -271,21 +272,23 @@ def test_a_file_that_cannot_be_written_is_refused_at_start(tmp_path):
     assert logging.getLogger().handlers == before
 
 
-def test_a_full_disk_is_counted_and_breaks_nothing(configure, tmp_path, capsys):
-    """When the disk is full the work goes on, the loss is said once and counted."""
+def test_a_full_disk_is_counted_and_breaks_nothing(configure, tmp_path, lines, capsys):
+    """When the disk is full the work goes on, the loss is counted, and no half line stays."""
     configure("info", "json", "file", tmp_path / "log")
-    handler = logging.getLogger().handlers[-1]
     before = lost_lines()
-
-    class Full(io.StringIO):
-        def write(self, text: str) -> int:
-            raise OSError(28, "No space left on device")
-
-    handler.do_write = lambda text: Full().write(text)  # type: ignore[attr-defined]
-    for _ in range(3):
-        get_logger().info("lost")
+    get_logger().info("before")
+    room = (tmp_path / "log").stat().st_size + 100
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, usual[1]))
+    try:
+        for _ in range(3):
+            get_logger().info("lost", note="x" * 500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    get_logger().info("after")
     assert lost_lines() - before == 3
     assert capsys.readouterr().err.count("log lines are being lost") <= 1
+    assert [line["event"] for line in lines(tmp_path / "log")] == ["before", "after"]
 
 
 def test_a_stream_of_few_characters_takes_every_line(configure, monkeypatch):

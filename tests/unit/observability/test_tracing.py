@@ -11,6 +11,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.trace import SpanKind, StatusCode
@@ -155,13 +156,17 @@ def test_a_histogram_shows_the_trace_of_an_example(telemetry):
     hub.observe(metrics_observer(registry))
     with telemetry.tracers.get_tracer("app").start_as_current_span("request") as span:
         hub.emit(CallFinished(operation="traced", outcome="ok", seconds=0.2, attempts=1))
+    with (
+        TracerProvider(ALWAYS_OFF, shutdown_on_exit=False).get_tracer("app").start_as_current_span("request")
+    ):
+        hub.emit(CallFinished(operation="unsampled", outcome="ok", seconds=0.2, attempts=1))
     hub.emit(CallFinished(operation="plain", outcome="ok", seconds=0.2, attempts=1))
     assert hub.flush()
     lines = openmetrics(registry).decode().splitlines()
     marked = [line for line in lines if f'trace_id="{span.get_span_context().trace_id:032x}"' in line]
     assert len(marked) == 1
     assert 'operation="traced"' in marked[0]
-    assert not [line for line in lines if 'operation="plain"' in line and "trace_id" in line]
+    assert len([line for line in lines if "trace_id" in line]) == 1, "a trace that nobody kept is no example"
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch):
