@@ -292,6 +292,6 @@ def test_redis_goes_through_the_states_as_the_model_does(server: Server) -> None
 
     rules = type("RealRedisRules", (_rules(),), {"build": staticmethod(build)})
     run_state_machine_as_test(
-        rules, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
+        rules, settings=settings(max_examples=25, stateful_step_count=40, deadline=None)
     )
     scripts.close()

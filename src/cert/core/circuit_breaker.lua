@@ -94,7 +94,7 @@ if action == 'record' then
         if outcome == 'failure' then become('open') else probe_until = 0 end
       end
     elseif outcome == 'success' or outcome == 'failure' then
-      if count(outcome == 'failure') then become('open') end
+      if count(outcome == 'failure') and outcome == 'failure' then become('open') end
     end
   end
   wait, paused = refused()

@@ -130,7 +130,7 @@ class RedisCircuitBreaker(Breaker):
         try:
             answer = self._redis.run(self._script, self._keys, arguments)
         except StoreError:
-            self._went()
+            self._outage.failed(self._clock.monotonic())
             return None
         return self._read(answer)
 
@@ -140,7 +140,7 @@ class RedisCircuitBreaker(Breaker):
         try:
             answer = await self._redis.run_async(self._script, self._keys, arguments)
         except StoreError:
-            self._went()
+            self._outage.failed(self._clock.monotonic())
             return None
         return self._read(answer)
 
@@ -176,10 +176,6 @@ class RedisCircuitBreaker(Breaker):
         self._see(CircuitState(state))
         seconds = int(refused) / 1e6
         return Refusal(seconds, paused) if seconds > 0 else Permit(int(epoch), int(probe), shared=True)
-
-    def _went(self) -> None:
-        self._outage.failed(self._clock.monotonic())
-        self._see(self._local.state)
 
     def _see(self, state: CircuitState) -> None:
         with self._lock:

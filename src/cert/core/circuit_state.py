@@ -171,7 +171,8 @@ class CircuitMachine:
             self._record_probe(permit, outcome, now)
         elif outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE:
             self._count(outcome is Outcome.FAILURE, now)
-            if self._too_many():
+            # Only a failure opens it, though a success can raise the share by pushing older ones out.
+            if outcome is Outcome.FAILURE and self._too_many():
                 self._open(now)
 
     def _record_probe(self, permit: Permit, outcome: Outcome, now: float) -> None:

@@ -155,7 +155,8 @@ class CircuitRules(RuleBasedStateMachine):
             recent = [failed for at, failed in self.history if at > self.now - 30]
             last = [failed for _, failed in self.history][-5:]
             many = len(recent) >= 20
-            if (many and 2 * sum(recent) >= len(recent)) or (not many and len(last) == 5 and all(last)):
+            broken = 2 * sum(recent) >= len(recent) if many else len(last) == 5 and all(last)
+            if outcome is FAILURE and broken:
                 self.change(OPEN)
 
     def agree(self, ask: Callable[[], Any]) -> Any:
@@ -297,6 +298,22 @@ def test_only_the_last_thirty_seconds_count(build: Build) -> None:
 
 
 @both
+def test_a_success_never_opens_it(build: Build) -> None:
+    """A good answer can push older good ones out of the window; cutting off for it is absurd."""
+    clock = FakeClock()
+    breaker = build(clock)
+    report(breaker, *[SUCCESS] * 10)
+    clock.advance(20)
+    report(breaker, *[SUCCESS] * 10, *[FAILURE] * 12)
+    assert breaker.state is CLOSED
+    clock.advance(15)
+    report(breaker, SUCCESS)
+    assert breaker.state is CLOSED
+    report(breaker, FAILURE)
+    assert breaker.state is OPEN
+
+
+@both
 def test_five_in_a_row_open_it_and_a_success_starts_the_row_again(build: Build) -> None:
     """With little traffic a share means nothing; a row does."""
     breaker = build(FakeClock())
@@ -341,6 +358,18 @@ def test_a_failed_probe_opens_it_again_and_a_good_one_closes_it(build: Build) ->
     report(breaker, SUCCESS)
     assert breaker.state is CLOSED
     report(breaker, *[FAILURE] * 4)  # the failures before it opened no longer count
+    assert breaker.state is CLOSED
+
+
+@both
+def test_what_was_before_it_closed_again_no_longer_counts(build: Build) -> None:
+    """One failure after a recovery would open it again for failures that are over."""
+    clock = FakeClock(1)
+    breaker = build(clock, policy=BreakerPolicy(recovery_seconds=1))
+    report(breaker, *[SUCCESS, FAILURE] * 10)
+    assert breaker.state is OPEN
+    clock.advance(1)
+    report(breaker, SUCCESS, FAILURE)
     assert breaker.state is CLOSED
 
 
@@ -421,17 +450,30 @@ def test_the_pause_is_bounded(build: Build, asked: float | None, seconds: float)
     assert refused(breaker) == pytest.approx(seconds)
 
 
+class Jumping(FakeClock):
+    """A clock that is set back."""
+
+    back = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() - self.back
+
+
+@both
+def test_results_that_a_clock_has_left_in_the_future_do_not_count(build: Build) -> None:
+    """Good answers dated an hour ahead would keep a dead server in use for an hour."""
+    clock = Jumping(100_000)
+    breaker = build(clock)
+    report(breaker, *[SUCCESS] * 50)
+    clock.back = 3600
+    report(breaker, *[FAILURE] * 5)
+    assert breaker.state is OPEN
+
+
 @both
 @pytest.mark.parametrize("state", [CLOSED, OPEN, HALF_OPEN])
 def test_a_clock_that_jumps_back_does_not_lock_it(build: Build, state: CircuitState) -> None:
     """A corrected clock must not keep calls out for longer than a recovery takes."""
-
-    class Jumping(FakeClock):
-        back = 0.0
-
-        def monotonic(self) -> float:
-            return super().monotonic() - self.back
-
     clock = Jumping(100_000)
     breaker = build(clock)
     if state is CLOSED:

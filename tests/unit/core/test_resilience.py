@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cert.core.circuit_breaker import Breaker, CircuitBreaker, CircuitState, Outcome, Permit
+from cert.core.budget import Budget
+from cert.core.circuit_breaker import Breaker, BreakerPolicy, CircuitBreaker, CircuitState, Outcome, Permit
 from cert.core.errors import (
     BudgetExceededError,
     CircuitOpenError,
@@ -26,6 +28,7 @@ from cert.core.errors import (
     UpstreamUnavailableError,
 )
 from cert.core.events import CallFinished, Event, EventHub, RetryScheduled
+from cert.core.rate_limit import RateLimiter
 from cert.core.resilience import Demand, ResiliencePolicy, ResilienceStack, current_attempt, transient
 from cert.core.retry import RetryPolicy
 from cert.testing import FakeClock
@@ -252,6 +255,21 @@ def test_money_comes_back_only_when_surely_not_billed(way: str, error: BaseExcep
         run(way, stack(diary, policy=once), transport(diary, error))
     assert diary.lines[-1] == end
     assert [line for line in diary.lines if line in ("settle", "keep", "release")] == [end]
+
+
+@ways
+def test_an_attempt_that_is_refused_after_one_that_was_sent_costs_nothing(way: str) -> None:
+    """The circuit opens between two attempts: only the first can be billed."""
+    diary = Diary(Passing())
+    send = transport(diary, UpstreamUnavailableError("x"))
+
+    def sends_once() -> str:
+        diary.refusals["permit"] = CircuitOpenError("opened meanwhile")
+        return send()
+
+    with pytest.raises(CircuitOpenError):
+        run(way, stack(diary), sends_once)
+    assert [line for line in diary.lines if line in ("settle", "keep", "release")] == ["keep", "release"]
 
 
 @ways
@@ -556,3 +574,56 @@ def test_a_pause_asked_by_the_server_holds_for_all_and_is_waited_for(way: str) -
     assert run(way, guarded, transport(diary), Demand()) == "answer"
     assert clock.monotonic() >= 8
     assert diary.lines == ["transport", "transport"]
+
+
+# --- with the real parts --------------------------------------------------------------------------
+
+
+def test_a_storm_of_failures_and_cancellations_leaves_the_books_right() -> None:
+    """Whatever becomes of calls: no reservation stays open, no dollar over the limit, nothing lost."""
+    clock = FakeClock()
+    budget = Budget(limit_total=20_000, clock=clock, hub=EventHub())
+    guarded = ResilienceStack(
+        "ask",
+        ResiliencePolicy(retry=RetryPolicy(attempts=3, initial_seconds=0)),
+        breaker=CircuitBreaker("model", BreakerPolicy(minimum_calls=10_000, failures_in_a_row=10_000)),
+        limiter=RateLimiter(10_000, hub=EventHub()),
+        budget=budget,
+        clock=clock,
+        hub=EventHub(),
+    )
+    chance = random.Random(0)
+    billed = 0
+
+    async def send() -> int:
+        nonlocal billed
+        fate = chance.random()
+        if fate < 0.2:
+            raise UpstreamRejectedError("no", context={"status": 400})
+        billed += 60
+        await asyncio.sleep(chance.uniform(0, 0.01))
+        if fate < 0.5:
+            raise UpstreamConnectionError("broke after the work was done")
+        return 60
+
+    demand = Demand(tokens=1, micro_dollars=100, cost=lambda answer: answer)
+
+    async def scenario() -> list[Any]:
+        tasks = [asyncio.create_task(guarded.call_async(send, demand)) for _ in range(300)]
+        for task in chance.sample(tasks, 60):
+            asyncio.get_running_loop().call_later(chance.uniform(0, 0.02), task.cancel)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    results = asyncio.run(scenario())
+    books = budget.snapshot()
+    assert books.reserved == 0
+    assert billed <= books.spent_in_total <= 20_000
+    kinds = {type(result) for result in results}
+    assert kinds >= {int, UpstreamRejectedError, asyncio.CancelledError, BudgetExceededError}
+    assert kinds <= {
+        int,
+        UpstreamRejectedError,
+        RetriesExhaustedError,
+        asyncio.CancelledError,
+        BudgetExceededError,
+    }
