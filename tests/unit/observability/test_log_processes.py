@@ -71,7 +71,11 @@ def test_processes_that_share_a_file_lose_no_line(tmp_path):
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
     for worker in workers:
-        worker.communicate("go\n", timeout=60)
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    for worker in workers:
+        worker.communicate(timeout=60)
         assert worker.returncode == 0
     lines = read_all(tmp_path)
     seen = Counter((line["worker"], line["number"], line["correlation_id"]) for line in lines)
