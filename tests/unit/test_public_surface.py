@@ -18,6 +18,11 @@ SURFACE = {
         "Check", "GateDecision", "HamiltonianMonitor", "LoadOptions", "Message", "ReasoningMetrics",
         "TrajectoryAnalysis", "TrajectoryConfig", "Verdict",
     ],
+    "cert.observability": [],
+    "cert.testing": [
+        "Account", "CapturedEvents", "FakeClock", "FaultServer", "RecordedRequest", "Reply", "Token",
+        "captured_events", "error", "ok",
+    ],
 }  # fmt: skip
 
 

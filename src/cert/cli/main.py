@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cert._version import __version__
-from cert.cli import analyze, demo, reference
+from cert.cli import analyze, config, demo, reference
 from cert.cli.console import tolerant_streams
 from cert.cli.outcome import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, report_error
 from cert.core.errors import CertError
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("analyze")(analyze.analyze)
 app.command("demo")(demo.demo)
+app.add_typer(config.app, name="config")
 app.add_typer(reference.app, name="reference")
 
 
