@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Generic, TypeAlias, TypeVar
 
 from cert.core.correlation import correlation_id
-from cert.core.errors import CertError, EvidenceError
+from cert.core.errors import CertError, ConfigurationError, EvidenceError
 
 __all__ = [
     "BudgetRefused",
@@ -185,87 +187,84 @@ class ComponentDegraded(Event):
 
 Observer: TypeAlias = Callable[[Event], object]
 RequiredSink: TypeAlias = Callable[[Event], Awaitable[None] | None]
+T = TypeVar("T")
+
+# The observers' thread ends after so many seconds without an event, and starts again with the next: a hub
+# that nobody uses any more costs no thread and can be collected.
+_IDLE = 10.0
 
 
 class EventHub:
     """Takes events and hands them on.
 
+    Observers are called one after the other on one thread, in the order of the events. One that never
+    returns keeps the others from hearing anything; the work goes on, and what is lost is counted. A forked
+    child starts with the same listeners, an empty queue, and a thread of its own.
+
     Args:
         capacity: events that may wait for the observers; beyond it new ones are lost, and counted.
 
     Attributes:
-        lost: events that no observer saw since the queue was full.
-        failures: calls of an observer that raised.
+        lost: events that no observer saw since the queue was full or no thread could be started.
+        failures: calls of an observer that raised, or that returned an awaitable, which nobody awaits.
+
+    Raises:
+        ConfigurationError: a capacity that is no positive whole number.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
+        if type(capacity) is not int or capacity < 1:
+            raise ConfigurationError(f"a hub holds a positive number of events, not {capacity!r}")
         self.lost = 0
         self.failures = 0
         self._capacity = capacity
-        self._observers: tuple[Observer, ...] = ()
-        self._sinks: tuple[RequiredSink, ...] = ()
-        self._queue: deque[tuple[Event, Context]] = deque()
-        self._condition = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._busy = False
+        self._observers: _Listeners[Observer] = _Listeners()
+        self._sinks: _Listeners[RequiredSink] = _Listeners()
+        self._start_over()
+        _hubs.add(self)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Add an observer and return the function that removes it again."""
-        with self._condition:
-            self._observers = (*self._observers, observer)
+        """Add an observer and return the function that removes it again.
 
-        def remove() -> None:
-            with self._condition:
-                self._observers = tuple(other for other in self._observers if other is not observer)
-
-        return remove
+        One that is added twice is called once for each event, until it is removed as often.
+        """
+        return self._observers.add(observer)
 
     def require(self, sink: RequiredSink) -> Callable[[], None]:
-        """Add a required sink and return the function that removes it again."""
-        with self._condition:
-            self._sinks = (*self._sinks, sink)
-
-        def remove() -> None:
-            with self._condition:
-                self._sinks = tuple(other for other in self._sinks if other is not sink)
-
-        return remove
+        """Add a required sink and return the function that removes it again; see `observe`."""
+        return self._sinks.add(sink)
 
     def emit(self, event: Event) -> None:
-        """Tell the observers; returns at once."""
-        if not self._observers:
+        """Tell the observers; returns at once and never raises."""
+        if not self._observers.current:
             return
         with self._condition:
-            if len(self._queue) >= self._capacity:
+            if len(self._queue) >= self._capacity or not self._thread_runs():
                 self.lost += 1
                 return
             # The context goes along, so that an observer sees the caller's trace and correlation id.
             self._queue.append((event, copy_context()))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="cert-events", daemon=True)
-                self._thread.start()
-                atexit.register(self.flush)
+            self._taken += 1
             self._condition.notify_all()
 
     def deliver(self, event: Event) -> None:
         """Hand an event to every required sink, then tell the observers.
 
         Raises:
-            CertError: a sink refuses; the result that the event is about must not be returned.
+            CertError: a sink refuses; the result that the event is about must not be returned. Sinks after
+                it, and the observers, do not get the event.
         """
-        for sink in self._sinks:
+        for sink in self._sinks.current:
             with _refusals():
                 answer = sink(event)
             if inspect.isawaitable(answer):
-                close = getattr(answer, "close", None)
-                if close is not None:
-                    close()
+                _abandon(answer)
                 raise EvidenceError("a required sink is asynchronous and was used from synchronous code")
         self.emit(event)
 
     async def deliver_async(self, event: Event) -> None:
-        """Do what `deliver` does, awaiting sinks that are asynchronous."""
-        for sink in self._sinks:
+        """Do what `deliver` does, awaiting sinks that are asynchronous; others run on the event loop."""
+        for sink in self._sinks.current:
             with _refusals():
                 answer = sink(event)
                 if inspect.isawaitable(answer):
@@ -273,25 +272,97 @@ class EventHub:
         self.emit(event)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until the observers have seen everything; false if that takes over ``timeout`` seconds."""
+        """Wait until the observers have seen everything that was emitted before.
+
+        Returns:
+            False if that takes over ``timeout`` seconds, and at once when an observer itself asks.
+        """
         with self._condition:
-            return self._condition.wait_for(lambda: not self._queue and not self._busy, timeout)
+            if threading.current_thread() is self._thread:
+                return False
+            until = self._taken
+            return self._condition.wait_for(lambda: self._told >= until, timeout)
+
+    def _start_over(self) -> None:
+        self._queue: deque[tuple[Event, Context]] = deque()
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._taken = self._told = 0
+        self._observers.free()
+        self._sinks.free()
+
+    def _thread_runs(self) -> bool:
+        if self._thread is not None:
+            return True
+        thread = threading.Thread(target=self._run, name="cert-events", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread left, or the interpreter is going down
+            return False
+        self._thread = thread
+        return True
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._busy = False
-                self._condition.notify_all()
-                self._condition.wait_for(lambda: self._queue)
-                event, context = self._queue.popleft()
-                self._busy = True
-                observers = self._observers
-            for observer in observers:
-                try:
-                    context.run(observer, event)
-                # Whatever an observer does wrong, the work and the other observers go on.
-                except Exception:
+        while self._step():
+            pass
+
+    # A function of its own, so that an idle thread holds on to no event and no caller's context.
+    def _step(self) -> bool:
+        with self._condition:
+            if not self._condition.wait_for(lambda: self._queue, _IDLE):
+                self._thread = None
+                return False
+            event, context = self._queue.popleft()
+        for observer in self._observers.current:
+            try:
+                answer = context.copy().run(observer, event)
+                if inspect.isawaitable(answer):
+                    _abandon(answer)
                     self.failures += 1
+            # Whatever an observer does wrong, ``sys.exit()`` included, the work and the others go on.
+            except BaseException:
+                self.failures += 1
+        with self._condition:
+            self._told += 1
+            self._condition.notify_all()
+        return True
+
+
+class _Listeners(Generic[T]):
+    """Who listens, each once, in the order of joining."""
+
+    def __init__(self) -> None:
+        self.current: tuple[T, ...] = ()
+        self._all: list[T] = []
+        self.free()
+
+    def free(self) -> None:
+        self._lock = threading.Lock()
+
+    def add(self, listener: T) -> Callable[[], None]:
+        with self._lock:
+            self._all.append(listener)
+            self._tell_apart()
+        left = False
+
+        def remove() -> None:
+            nonlocal left
+            with self._lock:
+                if not left:
+                    left = True
+                    self._all.remove(listener)
+                    self._tell_apart()
+
+        return remove
+
+    def _tell_apart(self) -> None:
+        self.current = tuple(item for at, item in enumerate(self._all) if item not in self._all[:at])
+
+
+def _abandon(answer: object) -> None:
+    stop = getattr(answer, "close", None) or getattr(answer, "cancel", None)
+    if stop is not None:
+        stop()
 
 
 class _refusals:  # noqa: N801  # reads as the verb that it is
@@ -304,6 +375,25 @@ class _refusals:  # noqa: N801  # reads as the verb that it is
         if isinstance(error, Exception) and not isinstance(error, CertError):
             raise EvidenceError(f"a required sink failed: {type(error).__name__}") from error
 
+
+_hubs: weakref.WeakSet[EventHub] = weakref.WeakSet()
+
+
+def _flush_all(timeout: float = 5.0) -> None:
+    end = time.monotonic() + timeout
+    for hub in list(_hubs):
+        hub.flush(max(0.0, end - time.monotonic()))
+
+
+def _after_fork() -> None:
+    # The thread is not in the child, its lock may be held for ever, and what waits is the parent's to tell.
+    for hub in list(_hubs):
+        hub._start_over()
+
+
+atexit.register(_flush_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 _default = EventHub()
 

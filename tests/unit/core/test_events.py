@@ -25,7 +25,6 @@ from cert.observability.log_events import log_observer
 from cert.observability.logging import get_logger
 from cert.observability.metrics import metrics_observer
 
-DEFECT = pytest.mark.xfail(run=False, reason="a defect of the hub, reported with a patch")
 EVENT = CircuitChanged(circuit="judge", before="closed", after="open")
 
 
@@ -122,9 +121,7 @@ async def asynchronous(event: Event) -> None:
     raise AssertionError("nobody awaits an observer")
 
 
-@pytest.mark.parametrize(
-    "bad", [fail, *(pytest.param(bad, marks=DEFECT) for bad in (leave, interrupt, asynchronous))]
-)
+@pytest.mark.parametrize("bad", [fail, leave, interrupt, asynchronous])
 def test_an_observer_that_goes_wrong_breaks_nothing_and_is_counted(hub, bad):
     """A defect in the metrics must not cost a user an answer, nor another observer its events."""
     seen: list[Event] = []
@@ -173,7 +170,6 @@ def test_what_does_not_fit_is_lost_and_counted():
     assert len(gate.seen) == 5
 
 
-@DEFECT
 @pytest.mark.parametrize("capacity", [0, -1, float("nan"), 2.5, True, None])
 def test_a_capacity_that_would_lose_everything_is_refused(capacity):
     """A hub of no capacity works and tells nobody anything."""
@@ -206,7 +202,6 @@ def test_an_observer_that_was_removed_hears_no_more(hub):
     assert (len(gone), len(stays)) == (1, 2)
 
 
-@DEFECT
 def test_an_observer_that_is_shared_is_called_once_and_until_the_last_leaves(hub):
     """Two monitors that share metrics must not count twice, nor silence each other when one closes."""
     seen: list[Event] = []
@@ -228,7 +223,6 @@ def test_an_observer_that_is_shared_is_called_once_and_until_the_last_leaves(hub
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
 
 
-@DEFECT
 def test_the_callers_context_goes_along_and_stays_apart(hub):
     """A log line on the observers' thread belongs to the caller's request and trace."""
     seen: list[tuple[str, str | None]] = []
@@ -255,7 +249,6 @@ def test_the_callers_context_goes_along_and_stays_apart(hub):
     assert variable.get() == "none"
 
 
-@DEFECT
 def test_an_observer_may_emit_and_may_not_wait_for_itself(hub):
     """An observer that raises an alarm as an event must work; one that flushes must not hang the others."""
     seen: list[str] = []
@@ -291,7 +284,6 @@ def test_flush_waits_for_what_came_before_and_says_when_it_cannot(hub):
     assert len(gate.seen) == 1
 
 
-@DEFECT
 def test_flush_ends_while_others_go_on_emitting(hub):
     """On a busy server the queue is never empty, and a flush that waits for that times out."""
     hub.observe(lambda event: time.sleep(0.001))
@@ -312,7 +304,6 @@ def test_flush_ends_while_others_go_on_emitting(hub):
         thread.join()
 
 
-@DEFECT
 def test_no_thread_to_be_had_is_a_loss_and_not_an_error(hub, monkeypatch):
     """At the limit of threads, or while the interpreter goes down, the work must not fail on its log."""
     seen: list[Event] = []
@@ -330,7 +321,6 @@ def test_no_thread_to_be_had_is_a_loss_and_not_an_error(hub, monkeypatch):
     assert len(seen) == 1
 
 
-@DEFECT
 def test_a_hub_that_nobody_uses_goes_with_its_thread(monkeypatch):
     """A program that makes a monitor for each request must not collect threads."""
     monkeypatch.setattr("cert.core.events._IDLE", 0.05, raising=False)
@@ -359,7 +349,6 @@ def test_a_thread_that_ended_starts_again(hub, monkeypatch):
         time.sleep(0.06)
 
 
-@DEFECT
 def test_an_idle_hub_holds_no_request(hub):
     """The context of the last request, with whatever it holds, must not live until the next one."""
 
@@ -571,7 +560,6 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@DEFECT
 def test_a_forked_child_tells_its_own_events_and_never_hangs():
     """A worker that is forked from a program with an observed hub must neither be mute nor deadlock."""
     done = run(FORK)
