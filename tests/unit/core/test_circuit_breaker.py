@@ -371,6 +371,8 @@ def test_what_was_before_it_closed_again_no_longer_counts(build: Build) -> None:
     clock.advance(1)
     report(breaker, SUCCESS, FAILURE)
     assert breaker.state is CLOSED
+    report(breaker, *[FAILURE] * 4)  # nor do the good answers of before hide a new outage
+    assert breaker.state is OPEN
 
 
 @both
@@ -437,6 +439,16 @@ def test_a_429_pauses_and_never_opens(build: Build) -> None:
     assert caught.value.context["sent"] is False
     clock.advance(7)
     assert refused(breaker) is None
+
+
+@both
+def test_a_shorter_pause_does_not_end_a_longer_one(build: Build) -> None:
+    """Of two answers the one that asks for more patience is right."""
+    breaker = build(FakeClock(1))
+    one, two = breaker.acquire(), breaker.acquire()
+    breaker.record(one, THROTTLED, 30.0)
+    breaker.record(two, THROTTLED, 2.0)
+    assert refused(breaker) == pytest.approx(30)
 
 
 @both
@@ -744,6 +756,29 @@ def test_without_redis_each_process_decides_and_says_so() -> None:
     assert told == [("circuit:model", "local", True), ("circuit:model", "local", False)]
     changes = [(e.before, e.after) for e in seen if isinstance(e, CircuitChanged)]
     assert changes == [("closed", "open"), ("open", "closed")]
+
+
+def test_async_calls_go_on_without_redis_too() -> None:
+    """The services' way must lose Redis as gently as the plain one."""
+
+    class Gone(RedisScripts):
+        async def run_async(
+            self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]
+        ) -> list[Any]:
+            raise StoreError("gone")
+
+    breaker = shared(FakeClock(1), redis=Gone(async_client=fakeredis.FakeAsyncRedis()))
+
+    async def scenario() -> None:
+        for _ in range(5):
+            await breaker.check_async()
+            await breaker.record_async(await breaker.acquire_async(), FAILURE)
+        for ask in (breaker.check_async, breaker.acquire_async):
+            with pytest.raises(CircuitOpenError):
+                await ask()
+
+    asyncio.run(scenario())
+    assert breaker.degraded == "local"
 
 
 def test_a_dead_redis_is_not_asked_by_every_call() -> None:
