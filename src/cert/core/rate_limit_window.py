@@ -95,7 +95,7 @@ class LocalWindow:
         except ModuleNotFoundError as error:
             raise DependencyMissingError(
                 "rate limits need the package pyrate-limiter",
-                hint='install it with: pip install "cert-framework[resilience]"',
+                hint="it comes with cert-framework: reinstall that",
             ) from error
         minute = MINUTE_SECONDS * 1000
         self._item = RateItem
