@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -177,7 +176,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.memory_of:
         runs(build_model(width=64, layers=2), 8, 256)[arguments.memory_of]()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # Not ru_maxrss, which a process inherits from the one that started it.
+        status = Path("/proc/self/status").read_text()
+        print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
         return
     report: dict[str, Any] = {
         "benchmark": "overhead",
