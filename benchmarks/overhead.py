@@ -1,6 +1,6 @@
 """What watching costs: the same generation watched and unwatched, side by side in one run.
 
-    python benchmarks/overhead.py [--repeats 7] [--tokens 96] [--out benchmarks/results/overhead.json]
+    python benchmarks/overhead.py [--repeats 9] [--tokens 96] [--out benchmarks/results/overhead.json]
 
 The model is a Qwen2 of about 100 M parameters with random weights and a vocabulary of 151,936, greedy, in
 float32. *Watched* is all that `HamiltonianMonitor.analyze` does (signals, gate, character offsets),
@@ -168,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=96, help="tokens at batch 1; fewer a row in a batch")
     parser.add_argument("--memory-repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -189,7 +189,7 @@ def main() -> None:
     report["parameters"] = backend.model.num_parameters()
     report["speed"] = []
     for batch, target in TARGETS.items():
-        row = compare(backend, batch, max(8, arguments.tokens // batch), arguments.repeats) | {
+        row = compare(backend, batch, max(32, arguments.tokens // batch), arguments.repeats) | {
             "target": target
         }
         report["speed"].append(row)
