@@ -69,7 +69,7 @@ def prompts(batch: int) -> list[str]:
 def runs(backend: LocalBackend, batch: int, tokens: int) -> dict[str, Callable[[], Any]]:
     """Return the contestants, each giving the generated ids."""
     requests = [GenerationRequest(prompt, max_new_tokens=tokens) for prompt in prompts(batch)]
-    ids = torch.tensor([backend.encode(request) for request in requests])
+    ids = torch.tensor([backend.encoder.encode(request.prompt) for request in requests])
     options: dict[str, Any] = {
         "attention_mask": torch.ones_like(ids),
         "max_new_tokens": tokens,

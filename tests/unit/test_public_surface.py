@@ -7,8 +7,8 @@ import pytest
 SURFACE = {
     "cert": ["__version__"],
     "cert.backends": [
-        "Backend", "Capabilities", "Generation", "GenerationRequest", "Message", "ModelIdentity", "Outcome",
-        "Prompt", "Sampling",
+        "Backend", "Capabilities", "Control", "Generation", "GenerationRequest", "Message", "ModelIdentity",
+        "Outcome", "Prompt", "Sampling", "ScoreRequest", "TokenBlock",
     ],
     "cert.signals": [
         "GenerationSignals", "RunningSignals", "SignalOptions", "SignalStream", "StepSignals", "TokenSteps",

@@ -10,11 +10,14 @@ from cert.backends.base import (
     Outcome,
     Prompt,
     Sampling,
+    ScoreRequest,
 )
+from cert.backends.control import Control, TokenBlock
 
 __all__ = [
     "Backend",
     "Capabilities",
+    "Control",
     "Generation",
     "GenerationRequest",
     "Message",
@@ -22,4 +25,6 @@ __all__ = [
     "Outcome",
     "Prompt",
     "Sampling",
+    "ScoreRequest",
+    "TokenBlock",
 ]

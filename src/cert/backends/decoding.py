@@ -6,18 +6,38 @@ cache, logits processors and stopping criteria exactly as it does for an unwatch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cert.backends.base import OnStep, Sampling
+from cert.backends.base import Sampling
+from cert.backends.control import Ending
 from cert.backends.reduction import StepColumns, StepReducer
 
-__all__ = ["Watch", "decode_watched"]
+__all__ = ["Listener", "Watch", "decode_watched"]
+
+
+class Listener(Protocol):
+    """Whoever follows one row of a batch from step to step."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the row has to end now, ``None`` while it may go on."""
+        ...
+
+    @property
+    def listens(self) -> bool:
+        """Whether `tell` wants the floats and ids of each step."""
+        ...
+
+    def tell(self, count: int, floats: NDArray[Any] | None, ids: NDArray[Any] | None, width: int) -> None:
+        """Hear of step number ``count``; what it raises ends the row."""
+        ...
 
 
 @dataclass(slots=True)
@@ -27,44 +47,74 @@ class Watch:
     Attributes:
         top_k: K, the candidates to keep a step.
         limits: (B,) the most tokens each row may have.
+        listeners: (B,) who follows each row.
         generators: one source of random numbers a row, so that a row's sample does not depend on its
             neighbours; empty for greedy decoding.
-        on_step: called after each step with the number of steps done.
+        stop_ids: ids that end an answer and are told to nobody.
         steps: the columns of each step, appended as the generation goes.
         lengths: (B,) steps of each row, the one that ended it included.
         failed: (B,) rows that were stopped since their logits, or what sampling made of them, give no
             distribution.
+        endings: why rows were ended from outside.
+        raised: what the listeners of rows raised.
         vocab_size: V, the width of the logits.
-        interrupted_by: what ``on_step`` raised.
         sampling: what was really used, with the model's own settings filled in.
+        first_step_at: `time.perf_counter` after the first step.
     """
 
     top_k: int
     limits: Sequence[int]
+    listeners: Sequence[Listener] = ()
     generators: Sequence[torch.Generator] = ()
-    on_step: OnStep | None = None
+    stop_ids: frozenset[int] = frozenset()
     steps: list[StepColumns] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     failed: list[bool] = field(default_factory=list)
+    endings: dict[int, Ending] = field(default_factory=dict)
+    raised: dict[int, BaseException] = field(default_factory=dict)
     vocab_size: int = 0
-    interrupted_by: BaseException | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    first_step_at: float = 0.0
 
-    def tell(self) -> None:
-        """Call ``on_step``; what it raises is the caller's own, not a failure of the model."""
-        if self.on_step is None:
-            return
-        try:
-            self.on_step(len(self.steps))
-        except BaseException as error:
-            self.interrupted_by = error
-            raise
+    def take(self, step: StepColumns, width: int, rows: Sequence[bool]) -> list[int]:
+        """Record a step, tell the listeners of the rows that took it, and return the rows to end."""
+        if not self.steps:
+            self.first_step_at = time.perf_counter()
+        self.steps.append(step)
+        self.vocab_size = width
+        floats = ids = None
+        if any(listener.listens for listener in self.listeners):
+            floats, ids = step.floats.cpu().numpy(), step.ids.cpu().numpy()
+        ended = []
+        for row, listener in enumerate(self.listeners):
+            if rows[row] and not self._tell(row, listener, floats, ids):
+                ended.append(row)
+        return ended
 
     def columns(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Bring the records to the host: (B, T, 3 + K) floats and (B, T, 1 + K) ids."""
         floats = torch.stack([step.floats for step in self.steps], dim=1)
         ids = torch.stack([step.ids for step in self.steps], dim=1)
         return floats.cpu().numpy().astype(np.float64), ids.cpu().numpy().astype(np.int64)
+
+    def _tell(
+        self, row: int, listener: Listener, floats: NDArray[Any] | None, ids: NDArray[Any] | None
+    ) -> bool:
+        told = floats is not None and ids is not None and int(ids[row, 0]) not in self.stop_ids
+        try:
+            listener.tell(
+                len(self.steps),
+                floats[row] if told and floats is not None else None,
+                ids[row] if told and ids is not None else None,
+                self.vocab_size,
+            )
+        # Whatever a caller's listener does, it is that caller's own, and the other rows go on.
+        except BaseException as error:
+            self.raised[row] = error
+            return False
+        if (ending := listener.ending) is not None:
+            self.endings[row] = ending
+        return ending is None
 
 
 def decode_watched(
@@ -90,6 +140,7 @@ def decode_watched(
     lengths = torch.zeros(rows, dtype=torch.long, device=device)
     failed = torch.zeros(rows, dtype=torch.bool, device=device)
     active = torch.ones(rows, dtype=torch.bool, device=device)
+    alive = [True] * rows
     pad = generation_config.pad_token_id
     outputs = model._prefill(input_ids, generation_config, model_kwargs)
     with model._optimize_model_for_decode():
@@ -102,19 +153,21 @@ def decode_watched(
                 input_ids, logits, logits_processor, generation_config.do_sample, watch.generators
             )
             step = reduce(logits, chosen)
-            watch.steps.append(step)
-            watch.tell()
             lengths += active
             failed |= active & (broken | step.floats[:, 1].isnan())
             input_ids = torch.cat((input_ids, torch.where(active, chosen, pad)[:, None]), dim=-1)
+            ended = watch.take(step, logits.shape[-1], alive)
             active = active & ~failed & (lengths < limits) & ~stopping_criteria(input_ids, None)
-            if not active.any():
+            if ended:
+                active[ended] = False
+            alive = active.tolist()
+            if not any(alive):
                 break
             model_inputs = model.prepare_inputs_for_generation(
                 input_ids, next_sequence_length=1 if model_kwargs["use_cache"] else None, **model_kwargs
             )
             outputs = model(**model_inputs, return_dict=True)
-    watch.lengths, watch.failed, watch.vocab_size = lengths.tolist(), failed.tolist(), logits.shape[-1]
+    watch.lengths, watch.failed = lengths.tolist(), failed.tolist()
     if generation_config.do_sample:
         config = generation_config
         watch.sampling = Sampling(temperature=config.temperature, top_p=config.top_p, top_k=config.top_k)

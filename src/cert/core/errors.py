@@ -15,7 +15,10 @@
     │   └── OutOfMemoryError                the device has no memory left for this work
     ├── GenerationError                     a generation was started and could not be finished
     │   ├── NumericalError                  the model produced NaN or infinite logits
-    │   └── GenerationTimeoutError          it took longer than allowed and was stopped
+    │   ├── GenerationTimeoutError          it took longer than allowed and was stopped
+    │   └── GenerationCancelledError        its caller gave it up
+    ├── BatchError                          some of a batch failed; the others are in ``results``
+    ├── OverloadedError                     too much work is waiting already
     ├── DeadlineExceededError               the time for the whole call is over
     ├── CircuitOpenError                    calls are refused since the last ones failed
     ├── RateLimitedError                    our own limit on requests or tokens refuses the call
@@ -37,10 +40,11 @@ invariant) are not in this tree and pass through unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 __all__ = [
+    "BatchError",
     "BudgetExceededError",
     "CertError",
     "CircuitOpenError",
@@ -48,6 +52,7 @@ __all__ = [
     "DeadlineExceededError",
     "DependencyMissingError",
     "EvidenceError",
+    "GenerationCancelledError",
     "GenerationError",
     "GenerationTimeoutError",
     "InputError",
@@ -56,6 +61,7 @@ __all__ = [
     "NumericalError",
     "OutOfMemoryError",
     "OutputError",
+    "OverloadedError",
     "PromptTooLongError",
     "RateLimitedError",
     "ResourceError",
@@ -200,9 +206,45 @@ class OutOfMemoryError(ResourceError):
 
 
 class GenerationTimeoutError(GenerationError):
-    """The generation took longer than allowed and was stopped."""
+    """The generation took longer than allowed and was stopped.
+
+    Attributes:
+        partial: what was measured until then, ``None`` if nothing was. It does not travel to other
+            processes.
+    """
 
     code = "generation_timeout"
+    partial: Any = None
+
+
+class GenerationCancelledError(GenerationError):
+    """The caller of the generation gave it up.
+
+    Attributes:
+        partial: as in `GenerationTimeoutError`.
+    """
+
+    code = "generation_cancelled"
+    partial: Any = None
+
+
+class BatchError(CertError):
+    """Some items of a batch failed, after all of them were done.
+
+    Attributes:
+        results: in the order of the batch, the result or the error of each item. They do not travel to
+            other processes.
+    """
+
+    code = "batch"
+    results: Sequence[Any] = ()
+
+
+class OverloadedError(CertError):
+    """Too much work is waiting already, so that this call was not taken; ``retry_after`` says when to ask."""
+
+    code = "overloaded"
+    retryable = True
 
 
 class DeadlineExceededError(CertError):

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from cert.backends.base import Generation
-from cert.signals import analyze_steps, energy
+from cert.core.stages import Stages
+from cert.signals import StepSignals, analyze_steps, energy
+from cert.signals.steps import FloatArray
 from cert.trajectory.gate import decide
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
 
@@ -16,15 +18,12 @@ __all__ = ["analyze_generation"]
 
 def analyze_generation(generation: Generation, config: TrajectoryConfig) -> TrajectoryAnalysis:
     """Compute the signals of a generation and put them through the gate."""
-    step, running, signals = analyze_steps(generation.steps, config.signal_options)
-    energies = np.full(len(step), np.nan)
-    if config.perplexity_threshold is not None and config.entropy_threshold is not None:
-        energies = energy(
-            step.surprisal,
-            np.where(step.entropy_lower == step.entropy_upper, step.entropy_lower, np.nan),
-            perplexity_threshold=config.perplexity_threshold,
-            entropy_threshold=config.entropy_threshold,
-        )
+    stages = Stages()
+    with stages.time("signals"):
+        step, running, signals = analyze_steps(generation.steps, config.signal_options)
+        energies = _energies(step, config)
+    with stages.time("gate"):
+        decision = decide(step, signals, config.thresholds, tokens=generation.tokens, profile=config.profile)
     return TrajectoryAnalysis(
         generation=generation,
         config=config,
@@ -32,6 +31,18 @@ def analyze_generation(generation: Generation, config: TrajectoryConfig) -> Traj
         running=running,
         signals=signals,
         energy=energies,
-        decision=decide(step, signals, config.thresholds, tokens=generation.tokens, profile=config.profile),
+        decision=decision,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        stages=generation.stages + stages.result(),
+    )
+
+
+def _energies(step: StepSignals, config: TrajectoryConfig) -> FloatArray:
+    if config.perplexity_threshold is None or config.entropy_threshold is None:
+        return np.full(len(step), np.nan)
+    return energy(
+        step.surprisal,
+        np.where(step.entropy_lower == step.entropy_upper, step.entropy_lower, np.nan),
+        perplexity_threshold=config.perplexity_threshold,
+        entropy_threshold=config.entropy_threshold,
     )

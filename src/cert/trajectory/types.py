@@ -188,6 +188,8 @@ class TrajectoryAnalysis:
         energy: (T,) the energy of each token; NaN where a threshold that it needs is not set.
         decision: the gate's verdict and reasons.
         created_at: UTC, RFC 3339.
+        stages: where the time went: (name, seconds); those of the generation first.
+        from_cache: whether the result was there already; the rest is that of the first time.
     """
 
     generation: Generation
@@ -198,6 +200,8 @@ class TrajectoryAnalysis:
     energy: FloatArray
     decision: GateDecision
     created_at: str
+    stages: tuple[tuple[str, float], ...] = ()
+    from_cache: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -277,7 +281,9 @@ class TrajectoryAnalysis:
         ``None`` stands for what is not measured; infinite numbers are ``"Infinity"`` and ``"-Infinity"``.
         """
         g = self.generation
-        prompt = g.prompt if isinstance(g.prompt, str) else [asdict(message) for message in g.prompt]
+        prompt: Any = g.prompt
+        if isinstance(g.prompt, tuple):
+            prompt = [asdict(message) for message in g.prompt]
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "trajectory_analysis",
@@ -285,13 +291,16 @@ class TrajectoryAnalysis:
             "created_at": self.created_at,
             "model": asdict(g.model),
             "logprobs_mode": g.logprobs_mode,
-            "sampling": asdict(g.sampling),
+            "sampling": None if g.sampling is None else asdict(g.sampling),
             "config": self.config.to_dict(),
             "prompt": prompt,
             "prompt_tokens": g.prompt_tokens,
             "generated_text": g.text,
             "finish_reason": g.finish_reason,
+            "token_ids_known": g.token_ids_known,
             "duration_s": g.duration_s,
+            "stages": dict(self.stages),
+            "from_cache": self.from_cache,
             "verdict": self.verdict,
             "passed_quality_check": self.passed_quality_check,
             "gate": {

@@ -1,5 +1,6 @@
 """The in-process backend: the tokens of plain generate, raw numbers, batches like single runs."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -255,7 +256,7 @@ def test_what_the_model_itself_says_of_sampling_is_recorded(backend, random_mode
 def test_a_chat_is_rendered_once_with_the_models_template(backend, tokenizer):
     """A second start token or a missing turn marker changes what the model is asked."""
     request = GenerationRequest((Message("user", "Where?"),))
-    text = tokenizer.decode(backend.encode(request))
+    text = tokenizer.decode(backend.encoder.encode(request.prompt))
     assert text == tokenizer.apply_chat_template(
         [{"role": "user", "content": "Where?"}], add_generation_prompt=True, tokenize=False
     )
@@ -365,7 +366,7 @@ def test_a_padding_token_that_the_model_does_not_know_does_no_harm(
 def test_ids_that_the_model_does_not_know_are_refused(random_model, tokenizer, monkeypatch):
     """A tokenizer of another model would index past the embedding."""
     backend = LocalBackend(random_model, tokenizer)
-    monkeypatch.setattr(backend, "_known_ids", 10)
+    monkeypatch.setattr(backend, "encoder", dataclasses.replace(backend.encoder, known_ids=10))
     with pytest.raises(InputError, match="the model knows 10"):
         backend.generate(GenerationRequest(PROMPTS[0]))
 

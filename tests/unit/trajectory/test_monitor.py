@@ -81,7 +81,9 @@ def test_temperature_zero_is_greedy_and_not_the_default(backend):
         for _ in range(3)
     }
     assert len(answers) == 1
-    assert monitor.analyze("The", temperature=0.0, max_new_tokens=1).generation.sampling.greedy
+    sampling = monitor.analyze("The", temperature=0.0, max_new_tokens=1).generation.sampling
+    assert sampling is not None
+    assert sampling.greedy
 
 
 def test_zero_new_tokens_are_not_measured(monitor):

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from cert._version import __version__
+from cert.backends.base import Prompt, Sampling
 from cert.core.visible import label
 from cert.trajectory.gate import Check, Verdict
 from cert.trajectory.report.charts import bounded, charts, rounded
@@ -43,7 +44,16 @@ _ENDINGS = {
     "stop": "the model ended the answer",
     "length": "cut at the limit of new tokens",
     "context_window": "the context window was full",
+    "content_filter": "the server filtered the answer",
+    "refusal": "the model refused to answer",
+    "tool_calls": "the model called a tool",
+    "timeout": "the time was over",
+    "cancelled": "it was cancelled",
+    "early_stop": "it was stopped early",
+    "given": "the text was given and scored",
+    "unknown": "the record does not say",
 }
+_UNKNOWN = "not stated"
 
 
 def section(analysis: TrajectoryAnalysis, position: int) -> dict[str, Any]:
@@ -59,7 +69,7 @@ def section(analysis: TrajectoryAnalysis, position: int) -> dict[str, Any]:
         "reasons": decision.reasons,
         "thresholds": _thresholds(decision.profile, decision.calibrated),
         "checks": [_check(check, g.tokens) for check in decision.checks],
-        "prompt": [("", g.prompt)] if isinstance(g.prompt, str) else [(m.role, m.content) for m in g.prompt],
+        "prompt": _prompt(g.prompt),
         "text": g.text,
         "n_tokens": analysis.generation_steps,
         "measured": measured,
@@ -150,15 +160,28 @@ def _stop(analysis: TrajectoryAnalysis) -> dict[str, Any] | None:
     }
 
 
+def _prompt(prompt: Prompt | None) -> list[tuple[str, str]]:
+    if prompt is None:
+        return [("", "(the record does not say)")]
+    return [("", prompt)] if isinstance(prompt, str) else [(m.role, m.content) for m in prompt]
+
+
+def _sampling(sampling: Sampling | None) -> tuple[str, str]:
+    """How tokens were chosen, and the seed."""
+    if sampling is None:
+        return _UNKNOWN, _UNKNOWN
+    if sampling.greedy:
+        return "greedy", "not used"
+    limits = [("top-p", sampling.top_p), ("top-k", sampling.top_k)]
+    parts = [f"temperature {sampling.temperature:g}"]
+    described = ", ".join(parts + [f"{name} {value:g}" for name, value in limits if value is not None])
+    return described, _UNKNOWN if sampling.seed is None else str(sampling.seed)
+
+
 def _facts(analysis: TrajectoryAnalysis) -> list[tuple[str, str]]:
     g = analysis.generation
-    unknown = "not stated"
-    sampling = "greedy"
-    if not g.sampling.greedy:
-        limits = [("top-p", g.sampling.top_p), ("top-k", g.sampling.top_k)]
-        parts = [f"temperature {g.sampling.temperature:g}"]
-        sampling = ", ".join(parts + [f"{name} {value:g}" for name, value in limits if value is not None])
-    seed = "not used" if g.sampling.greedy else unknown if g.sampling.seed is None else str(g.sampling.seed)
+    unknown = _UNKNOWN
+    sampling, seed = _sampling(g.sampling)
     vocabulary = unknown if g.model.vocab_size is None else f"{g.model.vocab_size:,} tokens"
     return [
         ("Model", g.model.name),
@@ -170,10 +193,10 @@ def _facts(analysis: TrajectoryAnalysis) -> list[tuple[str, str]]:
         ("Log-probabilities", f"{g.logprobs_mode}, {g.steps.top_k} candidates a step"),
         ("Sampling", sampling),
         ("Seed", seed),
-        ("Prompt", f"{g.prompt_tokens:,} tokens"),
+        ("Prompt", unknown if g.prompt_tokens is None else f"{g.prompt_tokens:,} tokens"),
         ("Generated", f"{analysis.generation_steps:,} tokens"),
         ("Ended", _ENDINGS[g.finish_reason]),
-        ("Duration", f"{g.duration_s:.3g} s"),
+        ("Duration", unknown if g.duration_s is None else f"{g.duration_s:.3g} s"),
         ("CERT", __version__),
         ("Created", analysis.created_at),
     ]

@@ -1,0 +1,162 @@
+"""What a caller holds of a running generation: its deadline, the word to stop, and who listens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
+
+from cert.core.errors import ConfigurationError, GenerationCancelledError, GenerationTimeoutError
+from cert.signals.steps import TokenSteps
+
+__all__ = ["Control", "Ending", "OnBlock", "OnStep", "TokenBlock"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TokenBlock:
+    """The next tokens of a generation that is on its way.
+
+    Attributes:
+        steps: the records of these tokens.
+        texts: what each adds to the text; a token that leaves a character incomplete adds nothing, and
+            the one that completes it adds all of it.
+    """
+
+    steps: TokenSteps
+    texts: tuple[str, ...]
+
+
+OnStep: TypeAlias = Callable[[int], object]
+OnBlock: TypeAlias = Callable[[TokenBlock], object]
+Ending: TypeAlias = Literal["timeout", "cancelled", "early_stop"]
+
+
+class Control:
+    """Ends one generation from outside, from any thread, within one step of it.
+
+    Args:
+        timeout: seconds from now in which everything must be done, waiting included; ``None``: no limit.
+        on_step: called after each step with the number of steps done.
+        on_block: called with the tokens as they come. Like ``on_step`` it is called on the backend's
+            thread, must be quick, and ends the generation when it raises: the caller gets what it raised.
+
+    Raises:
+        ConfigurationError: a timeout that is not a positive number.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        on_step: OnStep | None = None,
+        on_block: OnBlock | None = None,
+    ) -> None:
+        if timeout is not None and not timeout > 0.0:
+            raise ConfigurationError(f"timeout must be a positive number of seconds, not {timeout}")
+        self.timeout = timeout
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.on_step = on_step
+        self.on_block = on_block
+        self._told: Ending | None = None
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[], object]] = []
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the generation has to end now; ``None`` while it may go on."""
+        if self._told is None and self.deadline is not None and time.monotonic() >= self.deadline:
+            self._end("timeout")
+        return self._told
+
+    def cancel(self) -> None:
+        """Give the generation up: it fails with `GenerationCancelledError`."""
+        self._end("cancelled")
+
+    def stop(self) -> None:
+        """End the generation here and keep what it is: its result has ``finish_reason`` ``early_stop``."""
+        self._end("early_stop")
+
+    def on_end(self, listener: Callable[[], object]) -> None:
+        """Call ``listener`` once when the word to end is given, now if it was; not at the deadline."""
+        with self._lock:
+            if self._told is None:
+                self._listeners.append(listener)
+                return
+        listener()
+
+    def remaining(self) -> float | None:
+        """Return the seconds to the deadline, 0 when it is over, ``None`` when there is none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def wait(self, future: Future[T]) -> T:
+        """Wait for a future of a backend; giving up waiting (an interrupt) gives up the generation too.
+
+        Raises:
+            GenerationTimeoutError: the deadline came first, with what was measured as ``partial``.
+            GenerationCancelledError: it was cancelled from elsewhere.
+            BaseException: what the future failed with.
+        """
+        try:
+            self._until_deadline(future)
+            return future.result()
+        except CancelledError:
+            raise self.error() from None
+        except BaseException:
+            if not future.done():
+                self.cancel()
+                future.cancel()
+            raise
+
+    async def wait_async(self, future: Future[T]) -> T:
+        """Do what `wait` does while other tasks run; a cancelled task gives up the generation."""
+        waiter = asyncio.wrap_future(future)
+        try:
+            await asyncio.wait((waiter,), timeout=self.remaining())
+            if not future.done():
+                self._give_up_waiting(future)
+                await asyncio.wait((waiter,))
+            return waiter.result()
+        except asyncio.CancelledError:
+            if future.cancelled():
+                raise self.error() from None
+            self.cancel()
+            waiter.cancel()
+            raise
+
+    def error(self) -> GenerationTimeoutError | GenerationCancelledError:
+        """Return the error that tells how this generation was ended."""
+        if self.ending != "timeout":
+            return GenerationCancelledError("the generation was cancelled")
+        return GenerationTimeoutError(
+            f"the generation was not done within {self.timeout:g} s and was stopped",
+            hint="allow more time, or fewer new tokens",
+            context={"timeout_s": self.timeout},
+        )
+
+    def _until_deadline(self, future: Future[T]) -> None:
+        try:
+            future.exception(self.remaining())
+        except TimeoutError:
+            if not future.done():
+                self._give_up_waiting(future)
+
+    def _give_up_waiting(self, future: Future[T]) -> None:
+        # One that still waits for its turn is withdrawn. One that runs sees the same deadline, ends within
+        # a step and says what it has measured.
+        if self.ending is not None and future.cancel():
+            raise self.error()
+
+    def _end(self, ending: Ending) -> None:
+        with self._lock:
+            if self._told is not None:
+                return
+            self._told = ending
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener()
