@@ -23,6 +23,10 @@ __all__ = [
 ]
 
 HOUR_SECONDS = 3600
+# Names of agents that have an account of their own. They come from callers: without a bound, one that makes
+# names up could fill the memory. All others share one account.
+MOST_AGENTS = 1000
+OTHER_AGENTS = "other"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class BudgetSnapshot:
         spent_in_hour: in the rolling hour, kept up to one second longer.
         spent_in_total: since the budget began.
         reserved: set aside for calls in flight.
-        agents: by name, of those that were named.
+        agents: by name, of those that were named; beyond the first thousand names all together as ``other``.
     """
 
     spent_in_hour: int
@@ -146,6 +150,7 @@ class Ledger:
         late = self._advance(now)
         refused_by = self._refusal(amount)
         if refused_by is None:
+            agent = self._known(agent)
             self._held[identifier] = _Held(amount, agent, self._now + self.limits.expires_after)
             self._reserved += amount
             self._account(agent)[1] += amount
@@ -197,6 +202,11 @@ class Ledger:
         account[0] += charged
         account[1] -= held.amount
         return charged
+
+    def _known(self, agent: str | None) -> str | None:
+        if agent is None or agent in self._agents or len(self._agents) < MOST_AGENTS:
+            return agent
+        return OTHER_AGENTS
 
     def _account(self, agent: str | None) -> list[int]:
         return [0, 0] if agent is None else self._agents.setdefault(agent, [0, 0])

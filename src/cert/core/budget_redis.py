@@ -2,7 +2,8 @@
 
 The books carry a random generation and a count of steps. A replica that has worked with them before refuses
 books that are missing, others, or older than it has seen: Redis has lost data (no `appendonly`, a flush, an
-old backup, a failover that lagged), and going on from there could spend the limit twice.
+old backup, a failover that lagged), and going on from there could spend the limit twice. One that has just
+started has nothing to compare with; books that begin are therefore told of (`BudgetBegun`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cert.core.budget_ledger import HOUR_SECONDS, Account, BudgetLimits, BudgetS
 from cert.core.budget_script import BUDGET_STEP
 from cert.core.clock import Clock
 from cert.core.errors import StoreError
-from cert.core.events import EventHub
+from cert.core.events import BudgetBegun, EventHub
 from cert.core.outage import Outage
 from cert.core.redis_scripts import RedisScripts
 from cert.core.redis_time import TimeWitness
@@ -41,15 +42,17 @@ class RedisBudgetStore:
         name: the key of the books.
         limits: of this replica; all are meant to have the same.
         clock: monotonic, of this replica: it guards against jumps of Redis's wall clock.
-        hub: told when the books cannot be used, and when they can again.
+        hub: told when books begin, when they cannot be used, and when they can again.
     """
 
     def __init__(
         self, redis: RedisScripts, name: str, limits: BudgetLimits, *, clock: Clock, hub: EventHub
     ) -> None:
         self._redis = redis
+        self._name = name
         self._limits = limits
         self._clock = clock
+        self._hub = hub
         # The braces make all keys live on one node of a cluster, as a script needs.
         self._keys = [
             f"cert:budget:{{{name}}}:{part}" for part in ("state", "slots", "order", "open", "held", "agents")
@@ -202,6 +205,8 @@ class RedisBudgetStore:
             self._steps = max(self._steps, steps)
         self._witness.saw(now, asked_at=asked_at, heard_at=self._clock.monotonic())
         self._outage.worked()
+        if steps == 1:
+            self._hub.emit(BudgetBegun(budget=self._name))
         return Outcome(
             refused_by=None if word == "ok" else word,
             charged=None if charged < 0 else charged,

@@ -13,7 +13,7 @@ Every step may be sent twice, which does the work once: ids are unique, and clos
 
 from __future__ import annotations
 
-from cert.core.budget_ledger import HOUR_SECONDS
+from cert.core.budget_ledger import HOUR_SECONDS, MOST_AGENTS, OTHER_AGENTS
 from cert.core.redis_scripts import Script
 from cert.core.redis_time import SHARED_TIME
 
@@ -93,10 +93,16 @@ if ARGV[7] == 'reserve' and redis.call('HEXISTS', held, ARGV[8]) == 0 then
   elseif in_total >= 0 and of(state, 'total') + sought > in_total then
     word = 'total'
   else
-    redis.call('HSET', held, ARGV[8], whole(amount) .. ':' .. ARGV[10])
+    local agent = ARGV[10]
+    if agent ~= '' then
+      local known = redis.call('HEXISTS', agents, 'r:' .. agent) == 1
+      if not known and redis.call('HLEN', agents) >= {2 * MOST_AGENTS} then agent = '{OTHER_AGENTS}' end
+      redis.call('HSETNX', agents, 's:' .. agent, 0)
+      redis.call('HINCRBY', agents, 'r:' .. agent, whole(amount))
+    end
+    redis.call('HSET', held, ARGV[8], whole(amount) .. ':' .. agent)
     redis.call('ZADD', open, whole(now + tonumber(ARGV[13])), ARGV[8])
     add(state, 'reserved', amount)
-    if ARGV[10] ~= '' then add(agents, 'r:' .. ARGV[10], amount) end
   end
 end
 return {{word, generation, steps, now, of(state, 'hour'), of(state, 'total'), of(state, 'reserved'),

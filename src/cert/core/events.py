@@ -25,8 +25,10 @@ from cert.core.correlation import correlation_id
 from cert.core.errors import CertError, ConfigurationError, EvidenceError
 
 __all__ = [
+    "BudgetBegun",
     "BudgetRefused",
     "BudgetSettled",
+    "CacheAsked",
     "CallFinished",
     "CircuitChanged",
     "ComponentDegraded",
@@ -37,6 +39,7 @@ __all__ = [
     "ModelLoaded",
     "ModelUnloaded",
     "Observer",
+    "OutOfMemoryMet",
     "RateLimitWaited",
     "RequiredSink",
     "RetryScheduled",
@@ -107,6 +110,18 @@ class RateLimitWaited(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BudgetBegun(Event):
+    """The shared books of a budget begin with nothing spent.
+
+    Right at the very first start. Later it says that Redis has lost them, which a replica that has just
+    started cannot know.
+    """
+
+    name: ClassVar[str] = "budget_begun"
+    budget: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class BudgetSettled(Event):
     """A call's cost is known, in millionths of a dollar."""
 
@@ -150,8 +165,41 @@ class ModelUnloaded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutOfMemoryMet(Event):
+    """A device had no memory for a batch.
+
+    Attributes:
+        action: what was done: ``smaller_batch``, ``cpu``, or ``failed`` where nothing could be done.
+    """
+
+    name: ClassVar[str] = "out_of_memory_met"
+    model: str
+    device: str
+    action: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheAsked(Event):
+    """A cache was asked for a result.
+
+    Attributes:
+        outcome: ``hit``, ``miss``, ``shared`` (somebody else was at work on it) or ``bypassed``.
+    """
+
+    name: ClassVar[str] = "cache_asked"
+    cache: str
+    outcome: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationFinished(Event):
-    """A watched generation ended with a verdict."""
+    """A watched generation ended with a verdict.
+
+    Attributes:
+        seconds: from the request to the verdict.
+        stages: where they went: (stage, seconds).
+        cached: the result was there already and nothing was generated.
+    """
 
     name: ClassVar[str] = "generation_finished"
     model: str
@@ -159,6 +207,7 @@ class GenerationFinished(Event):
     tokens: int
     seconds: float
     stages: tuple[tuple[str, float], ...] = ()
+    cached: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from cert.core.events import (
+    BudgetBegun,
     BudgetRefused,
     BudgetSettled,
     CallFinished,
@@ -57,7 +58,9 @@ def level_of(event: Event) -> str:
             return "debug"
         case ComponentDegraded(active=True) | HealthChanged(after="unhealthy") | CircuitChanged(after="open"):
             return "error"
-        case CallFinished() | RetryScheduled() | BudgetRefused() | HealthChanged(after="degraded"):
+        case BudgetBegun() | BudgetRefused() | CallFinished() | RetryScheduled():
+            return "warning"
+        case HealthChanged(after="degraded"):
             return "warning"
         case _:
             return "info"

@@ -16,8 +16,10 @@ from typing import Any, TypeAlias
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from cert.core.events import (
+    BudgetBegun,
     BudgetRefused,
     BudgetSettled,
+    CacheAsked,
     CallFinished,
     CircuitChanged,
     ComponentDegraded,
@@ -28,6 +30,7 @@ from cert.core.events import (
     ModelLoaded,
     ModelUnloaded,
     Observer,
+    OutOfMemoryMet,
     RateLimitWaited,
     RetryScheduled,
 )
@@ -118,6 +121,10 @@ class _Metrics:
             limit.set(event.limit_micro_dollars / 1e6)
 
     @_handle.register
+    def _(self, event: BudgetBegun) -> None:
+        self._counter("cert_budget_begun_total", budget=event.budget).inc()
+
+    @_handle.register
     def _(self, event: BudgetRefused) -> None:
         self._counter("cert_budget_refused_total", budget=event.budget).inc()
 
@@ -140,7 +147,20 @@ class _Metrics:
             self._gauge("cert_model_memory_bytes", model=model, device=device).dec(bytes_used)
 
     @_handle.register
+    def _(self, event: OutOfMemoryMet) -> None:
+        out_of_memory = self._counter(
+            "cert_out_of_memory_total", model=event.model, device=event.device, action=event.action
+        )
+        out_of_memory.inc()
+
+    @_handle.register
+    def _(self, event: CacheAsked) -> None:
+        self._counter("cert_cache_requests_total", cache=event.cache, lookup=event.outcome).inc()
+
+    @_handle.register
     def _(self, event: GenerationFinished) -> None:
+        if event.cached:  # nothing was generated
+            return
         self._counter("cert_generations_total", model=event.model, verdict=event.verdict).inc()
         self._counter("cert_generated_tokens_total", model=event.model).inc(event.tokens)
         self._measure("cert_generation_duration_seconds", event.seconds, model=event.model)

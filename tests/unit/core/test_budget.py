@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from cert.core.budget import Budget, Reservation, dollars, micro_dollars
+from cert.core import budget_ledger
+from cert.core.budget import Account, Budget, Reservation, dollars, micro_dollars
 from cert.core.errors import BudgetExceededError, ConfigurationError, InputError, StoreError
-from cert.core.events import BudgetRefused, BudgetSettled, ComponentDegraded, Event, EventHub
+from cert.core.events import BudgetBegun, BudgetRefused, BudgetSettled, ComponentDegraded, Event, EventHub
 from cert.core.redis_scripts import RedisScripts
 from cert.testing import FakeClock
 
@@ -247,6 +248,34 @@ def test_agents_are_accounted_apart(kind: str) -> None:
         name: (account.spent, account.reserved) for name, account in world.budget.snapshot().agents.items()
     }
     assert agents == {"a:b": (3, 20), "naïve\nname": (40, 0)}
+
+
+@both
+def test_made_up_agents_do_not_fill_the_memory(kind: str) -> None:
+    """A caller that names a new agent with each request would grow the books without end."""
+    world = World(kind)
+    for number in range(budget_ledger.MOST_AGENTS + 20):
+        world.budget.reserve(2, f"agent-{number}").settle(1)
+    world.budget.reserve(7, "agent-3").keep()
+    late = world.budget.reserve(5, "late")
+    agents = world.budget.snapshot().agents
+    assert len(agents) == budget_ledger.MOST_AGENTS + 1
+    assert agents["agent-3"] == Account(8, 0), "who had an account keeps it"
+    assert agents["other"] == Account(20, 5)
+    late.settle(4)
+    assert world.budget.snapshot().agents["other"] == Account(24, 0), "what it reserved it gives back"
+
+
+def test_shared_books_that_begin_are_told_of() -> None:
+    """After a loss of Redis and a restart of every replica nobody would notice the second budget."""
+    world = World("redis", per_hour=100)
+    world.budget.reserve(1).keep()
+    world.replica().reserve(1).keep()
+    assert [event.budget for event in world.told(BudgetBegun)] == ["default"]
+    assert world.server is not None
+    world.server.scripts()._client.flushall()
+    world.replica().reserve(1)
+    assert len(world.told(BudgetBegun)) == 2
 
 
 @both

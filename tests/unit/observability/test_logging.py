@@ -20,6 +20,7 @@ import structlog
 from cert.core.correlation import correlated
 from cert.core.errors import ConfigurationError
 from cert.core.events import (
+    BudgetBegun,
     BudgetRefused,
     CallFinished,
     CircuitChanged,
@@ -27,6 +28,8 @@ from cert.core.events import (
     Event,
     EventHub,
     GenerationFinished,
+    HealthChanged,
+    RetryScheduled,
 )
 from cert.observability.log_events import log_observer
 from cert.observability.logging import configure_logging, get_logger
@@ -198,6 +201,12 @@ def test_the_observer_speaks_up_when_somebody_should_look(configure, tmp_path, l
     configure("warning", "json", "file", tmp_path / "log")
     observe = log_observer()
     for event in (
+        BudgetBegun(budget="b"),
+        RetryScheduled(operation="judge", attempt=1, wait_seconds=0.5, error="upstream"),
+        CircuitChanged(circuit="judge", before="closed", after="open"),
+        CircuitChanged(circuit="judge", before="open", after="half_open"),
+        HealthChanged(component="redis", before="healthy", after="degraded"),
+        HealthChanged(component="redis", before="degraded", after="unhealthy"),
         BudgetRefused(budget="b", micro_dollars=1),
         CallFinished(operation="judge", outcome="upstream", seconds=1.0, attempts=6),
         ComponentDegraded(component="budget", mode="fail_closed", active=True),
@@ -205,7 +214,16 @@ def test_the_observer_speaks_up_when_somebody_should_look(configure, tmp_path, l
         CallFinished(operation="judge", outcome="ok", seconds=1.0, attempts=1),
     ):
         observe(event)
-    assert [line["level"] for line in lines(tmp_path / "log")] == ["warning", "warning", "error"]
+    assert [(line["event"], line["level"]) for line in lines(tmp_path / "log")] == [
+        ("budget_begun", "warning"),
+        ("retry_scheduled", "warning"),
+        ("circuit_changed", "error"),
+        ("health_changed", "warning"),
+        ("health_changed", "error"),
+        ("budget_refused", "warning"),
+        ("call_finished", "warning"),
+        ("component_degraded", "error"),
+    ]
 
 
 def test_an_event_whose_fields_are_named_like_the_lines_own_is_told(configure, tmp_path, lines):

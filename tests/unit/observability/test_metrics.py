@@ -20,6 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from cert.core.errors import CertError, ConfigurationError
 from cert.core.events import (
+    BudgetBegun,
     BudgetRefused,
     BudgetSettled,
     CallFinished,
@@ -54,6 +55,7 @@ EVENTS: list[Event] = [
         limit_micro_dollars=10_000_000,
     ),
     BudgetRefused(budget="hourly", micro_dollars=9),
+    BudgetBegun(budget="hourly"),
     ModelLoaded(model="reference", device="cpu", seconds=1.5, bytes_used=1000),
     ModelLoaded(model="reference", device="cpu", seconds=1.5, bytes_used=500),
     ModelUnloaded(model="reference"),
@@ -93,6 +95,7 @@ EXPECTED = [
     ("cert_budget_spent_dollars", {"budget": "hourly"}, 3.0),
     ("cert_budget_limit_dollars", {"budget": "hourly"}, 10.0),
     ("cert_budget_refused_total", {"budget": "hourly"}, 1),
+    ("cert_budget_begun_total", {"budget": "hourly"}, 1),
     ("cert_models_loaded", {"model": "reference"}, 1),
     ("cert_model_memory_bytes", {"model": "reference", "device": "cpu"}, 500),
     ("cert_model_load_duration_seconds_count", {"model": "reference"}, 2),
