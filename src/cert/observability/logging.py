@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import structlog
 
 from cert.core.errors import ConfigurationError
-from cert.observability.handlers import FileLines, StreamLines
+from cert.observability.handlers import StreamLines
 from cert.observability.lines import console_line, formatter, json_line, shared_steps
 from cert.observability.redaction import Redaction
 
@@ -128,6 +128,8 @@ def _handler(output: Output, file: str | Path | None, max_bytes: int, backups: i
     if output == "file":
         if not file or not str(file).strip():
             raise ConfigurationError("logs go to a file, but none is named", hint="set CERT_LOG_FILE")
+        from cert.observability.log_file import FileLines
+
         return FileLines(Path(file), max_bytes=max_bytes, backups=backups)
     return StreamLines(sys.stderr if output == "stderr" else sys.stdout)
 
