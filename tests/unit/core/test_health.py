@@ -140,12 +140,10 @@ def test_a_check_that_never_returns_costs_one_thread_not_one_a_probe():
     release = threading.Event()
     health = HealthRegistry(cache_seconds=0)
     health.register("disk", lambda: release.wait(30) and None, timeout=0.01)
-    before = threading.active_count()
     codes = [health.check().checks[0].code for _ in range(5)]
     assert codes == ["timeout"] * 5
     (left,) = [thread for thread in threading.enumerate() if thread.name == "cert-health-check"]
     assert left.daemon, "a hanging check would keep Python from ending"
-    assert threading.active_count() <= before + 2
     release.set()
     deadline = time.monotonic() + 5
     while health.check().status != "healthy" and time.monotonic() < deadline:
