@@ -118,6 +118,8 @@ class _Spans:
 
     @observe.register
     def _(self, event: GenerationFinished) -> None:
+        if event.cached:  # nothing was generated
+            return
         own: dict[str, Any] = {"cert.verdict": event.verdict}
         own |= {f"cert.stage.{stage}.seconds": seconds for stage, seconds in event.stages}
         if self._told_already():
