@@ -250,20 +250,43 @@ def test_agents_are_accounted_apart(kind: str) -> None:
     assert agents == {"a:b": (3, 20), "naïve\nname": (40, 0)}
 
 
+def fill_accounts(world: World) -> None:
+    """Give one agent after another an account until there are as many as there may be."""
+    most = budget_ledger.MOST_AGENTS
+    if world.server is None:
+        for number in range(most):
+            world.budget.reserve(2, f"agent-{number}").settle(1)
+        return
+    sums = {f"{kind}:agent-{number}": int(kind == "s") for number in range(most) for kind in "sr"}
+    world.server.scripts()._client.hset("cert:budget:{default}:agents", mapping=sums)
+
+
 @both
 def test_made_up_agents_do_not_fill_the_memory(kind: str) -> None:
     """A caller that names a new agent with each request would grow the books without end."""
     world = World(kind)
-    for number in range(budget_ledger.MOST_AGENTS + 20):
-        world.budget.reserve(2, f"agent-{number}").settle(1)
+    fill_accounts(world)
+    for number in range(20):
+        world.budget.reserve(2, f"late-{number}").settle(1)
     world.budget.reserve(7, "agent-3").keep()
-    late = world.budget.reserve(5, "late")
+    late = world.budget.reserve(5, "latest")
     agents = world.budget.snapshot().agents
     assert len(agents) == budget_ledger.MOST_AGENTS + 1
     assert agents["agent-3"] == Account(8, 0), "who had an account keeps it"
     assert agents["other"] == Account(20, 5)
     late.settle(4)
     assert world.budget.snapshot().agents["other"] == Account(24, 0), "what it reserved it gives back"
+
+
+@both
+def test_an_agent_takes_one_account_of_the_thousand(kind: str) -> None:
+    """A team of a few agents would lose its accounts to the bound."""
+    world = World(kind)
+    for number in range(10):
+        world.budget.reserve(0, "free").settle(0)
+        world.budget.reserve(1, f"agent-{number % 3}").settle(0)
+    agents = world.budget.snapshot().agents
+    assert set(agents) == {"free", "agent-0", "agent-1", "agent-2"}
 
 
 def test_shared_books_that_begin_are_told_of() -> None:
@@ -451,6 +474,32 @@ def test_what_could_not_be_settled_is_settled_later() -> None:
     snapshot = world.replica().snapshot()
     assert (snapshot.spent_in_hour, snapshot.reserved) == (17, 5)
     assert sum(event.micro_dollars for event in world.told(BudgetSettled)) == 17
+
+
+def test_on_an_event_loop_redis_gone_closes_the_budget_too() -> None:
+    """The services call this way: an answer would be lost, or money spent, where the other form is right."""
+    world = World("redis", per_hour=100)
+    assert world.server is not None
+    server = world.server.server
+
+    async def outage() -> None:
+        settled, kept = [await world.budget.reserve_async(amount) for amount in (30, 10)]
+        server.connected = False
+        assert not await settled.settle_async(7)
+        assert not await kept.keep_async()
+        with pytest.raises(StoreError):
+            await world.budget.reserve_async(1)
+        with pytest.raises(StoreError):
+            await world.budget.snapshot_async()
+        assert world.budget.degraded == "fail_closed"
+        server.connected = True
+        world.clock.advance(1.0)
+        await world.budget.reserve_async(5)
+        snapshot = await world.budget.snapshot_async()
+        assert (snapshot.spent_in_hour, snapshot.reserved) == (17, 5)
+
+    asyncio.run(outage())
+    assert [event.active for event in world.told(ComponentDegraded)] == [True, False]
 
 
 def test_a_cancelled_reservation_is_given_back() -> None:

@@ -151,6 +151,24 @@ def test_a_check_that_never_returns_costs_one_thread_not_one_a_probe():
     assert health.check().status == "healthy"
 
 
+def test_no_thread_to_be_had_is_a_failed_check_and_not_a_failed_probe(monkeypatch):
+    """A process out of threads is unhealthy; a probe that raises, or blocks the next one, hides why."""
+    health = HealthRegistry(cache_seconds=0)
+    health.register("disk", lambda: None)
+    start = threading.Thread.start
+
+    def none_left(thread: threading.Thread) -> None:
+        if thread.name == "cert-health-check":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        (found,) = health.check().checks
+        assert (found.status, found.code) == ("unhealthy", "check_failed")
+    assert health.check().status == "healthy"
+
+
 def test_a_check_that_ignores_its_cancellation_does_not_hold_the_answer():
     """A client library that swallows cancellation must not be able to hang the probe."""
     stop = threading.Event()
@@ -380,6 +398,18 @@ def test_a_check_that_was_removed_is_unknown_again():
     assert hub.flush()
     told = [(e.before, e.after) for e in seen if isinstance(e, HealthChanged) and e.component == "redis"]
     assert told == [("unknown", "healthy")] * 2
+
+
+def test_the_blocking_form_tells_what_went_wrong_instead_of_waiting_for_ever(monkeypatch):
+    """Without an answer from its thread the caller would hang."""
+    health = HealthRegistry()
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(health, "check_async", fail)
+    with pytest.raises(ZeroDivisionError):
+        health.check()
 
 
 def test_the_blocking_form_is_refused_on_an_event_loop():

@@ -36,7 +36,10 @@ def test_what_cannot_be_measured_is_none(monkeypatch, tmp_path):
     assert MemoryTracker().read("cuda:0") == MemoryReading("cuda:0", None, None, None)
     assert MemoryTracker().read("tpu") == MemoryReading("tpu", None, None, None)
     monkeypatch.setattr(memory, "_STATM", tmp_path / "missing")
-    assert MemoryTracker().read("cpu").used is None
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    monkeypatch.delattr("os.sysconf")
+    assert MemoryTracker().read("cpu") == MemoryReading("cpu", None, None, None)
+    MemoryTracker(1).require_within_limit("cpu")
 
 
 def cuda(*, initialized: bool = True, broken: bool = False) -> SimpleNamespace:

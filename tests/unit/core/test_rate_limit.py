@@ -451,6 +451,24 @@ def test_redis_gone_leaves_each_replica_its_share() -> None:
     ] * 2
 
 
+def test_on_an_event_loop_each_replica_has_its_share_too() -> None:
+    """The services call this way: they would stop, or go over the limit, where the other form is right."""
+    world = World("redis", 12, max_replicas=4)
+
+    async def outage() -> int:
+        await world.limiter.acquire_async()
+        world.cut = True
+        for count in range(100):
+            try:
+                await world.limiter.acquire_async(timeout=0)
+            except RateLimitedError:
+                return count
+        return 100
+
+    assert asyncio.run(outage()) == 2, "a share of 3, of which one is used"
+    assert world.limiter.degraded == "local_share"
+
+
 def test_redis_gone_without_a_share_is_closed() -> None:
     """Nobody said how many replicas there are, so each could be one of a thousand."""
     world = World("redis", 12)
