@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from cert.backends.control import Control, OnStep
-from cert.backends.many import run_all
+from cert.backends.many import fly
 from cert.core.errors import CertError, ConfigurationError
 from cert.signals.steps import IntArray, TokenSteps
 
@@ -198,7 +198,7 @@ class Vocabulary(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Generation:
     """What one request gave: the text and what was recorded of each of its T tokens.
 
@@ -239,6 +239,9 @@ class Generation:
     duration_s: float | None
     token_ids_known: bool = True
     stages: tuple[tuple[str, float], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Generation of {self.model.name!r}: {len(self.steps)} tokens, {self.finish_reason}>"
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -305,7 +308,7 @@ class Backend(ABC):
         A request that fails leaves its error in its place and the others unharmed.
         """
         outcomes: list[Outcome | None] = [None] * len(requests)
-        for place, outcome in run_all(self, [(request, Control()) for request in requests]):
+        for place, outcome in fly(requests, lambda request: _Flight(self, request), self.window):
             outcomes[place] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -317,3 +320,18 @@ class Backend(ABC):
         """
         control = Control()
         return control.wait(self.begin_score(request, control))
+
+
+class _Flight:
+    def __init__(self, backend: Backend, request: GenerationRequest) -> None:
+        self.control = Control()
+        self.future: Future[Generation] | None = backend.begin(request, self.control)
+
+    @property
+    def result(self) -> Generation:
+        return self._result
+
+    def land(self, outcome: Generation | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self._result, self.future = outcome, None

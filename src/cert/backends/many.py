@@ -1,70 +1,106 @@
-"""Many requests at once: a window of them in flight, so that one caller's thousand never fill the queue."""
+"""Many calls at once: a window of them in flight, so that one caller's thousand never fill the queue."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cert.backends.control import Control
 from cert.core.errors import CertError, OverloadedError
 
-if TYPE_CHECKING:
-    from cert.backends.base import Backend, Generation, GenerationRequest, Outcome
+__all__ = ["Flight", "fly"]
 
-__all__ = ["landed", "run_all"]
-
-T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741  # an item
+R_co = TypeVar("R_co", covariant=True)
 
 
-def run_all(
-    backend: Backend, requests: Iterable[tuple[GenerationRequest, Control]]
-) -> Iterator[tuple[int, Outcome]]:
-    """Run requests and yield each one's place and outcome as soon as it is done.
+class Flight(Protocol[R_co]):
+    """One call on its way."""
 
-    At most ``backend.window`` are in flight. A request that the backend has no room for is asked again
-    when one of those is done. Leaving the iteration early cancels what is in flight.
+    control: Control
+
+    @property
+    def future(self) -> Future[Any] | None:
+        """What it waits for now; ``None`` when its result is there."""
+        ...
+
+    @property
+    def result(self) -> R_co:
+        """The result, once there is nothing to wait for."""
+        ...
+
+    def land(self, outcome: Any) -> None:
+        """Take what its future gave, a value or an exception; there may be another future afterwards.
+
+        Raises:
+            BaseException: the call has failed.
+        """
+        ...
+
+
+def fly(
+    items: Iterable[I], begin: Callable[[I], Flight[R_co]], window: int
+) -> Iterator[tuple[int, R_co | CertError]]:
+    """Begin a call for each item and yield each one's place and outcome as soon as it is there.
+
+    At most ``window`` are in flight. One that there is no room for (`OverloadedError`) is begun again when
+    another is done. Leaving the iteration early gives up what is in flight.
+
+    Raises:
+        BaseException: what a call failed with, if it is no `CertError`: a defect, or the caller's own doing.
     """
-    waiting = enumerate(requests)
-    places: dict[Future[Generation], int] = {}
-    flying: dict[Future[Generation], Control] = {}
+    waiting = enumerate(items)
     held = next(waiting, None)
+    flying: dict[Future[Any], tuple[int, Flight[R_co]]] = {}
     try:
         while held or flying:
-            while held and len(flying) < backend.window:
-                place, (request, control) = held
+            while held and len(flying) < window:
+                place, item = held
                 try:
-                    future = backend.begin(request, control)
+                    flight = begin(item)
                 except CertError as error:
                     if flying and isinstance(error, OverloadedError):
                         break
                     yield place, error
                 else:
-                    places[future], flying[future] = place, control
+                    if flight.future is None:
+                        yield place, flight.result
+                    else:
+                        flying[flight.future] = place, flight
                 held = next(waiting, None)
-            for future, outcome in landed(flying) if flying else ():
+            for future in _landed({future: flight.control for future, (_, flight) in flying.items()}):
+                place, flight = flying[future]
+                try:
+                    flight.land(_outcome(future, flight.control))
+                except CertError as error:
+                    del flying[future]
+                    yield place, error
+                    continue
                 del flying[future]
-                yield places.pop(future), outcome
+                if flight.future is None:
+                    yield place, flight.result
+                else:
+                    flying[flight.future] = place, flight
     finally:
-        for future, control in flying.items():
-            control.cancel()
+        for future, (_, flight) in flying.items():
+            flight.control.cancel()
             future.cancel()
+            with contextlib.suppress(BaseException):
+                flight.land(flight.control.error())
 
 
-def landed(flying: Mapping[Future[T], Control]) -> list[tuple[Future[T], T | CertError]]:
-    """Wait until at least one future is done, or out of time, and return those with their outcomes.
-
-    Raises:
-        Exception: what a future failed with, if it is no `CertError`: a defect, or the caller's own doing.
-    """
+def _landed(flying: Mapping[Future[Any], Control]) -> list[Future[Any]]:
+    """Wait until a future is done, or a deadline is over, and return those."""
     times = [left for control in flying.values() if (left := control.remaining()) is not None]
     done, _ = wait(flying, min(times, default=None), FIRST_COMPLETED)
     late = {future for future, control in flying.items() if control.remaining() == 0.0}
-    return [(future, _outcome(future, flying[future])) for future in done | late]
+    return [future for future in flying if future in done or future in late]
 
 
 def _outcome(future: Future[Any], control: Control) -> Any:
     try:
         return control.wait(future)
-    except CertError as error:
+    except BaseException as error:
         return error

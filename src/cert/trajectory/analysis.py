@@ -13,7 +13,7 @@ from cert.signals.steps import FloatArray
 from cert.trajectory.gate import decide
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
 
-__all__ = ["analyze_generation"]
+__all__ = ["analyze_generation", "energies_of"]
 
 
 def analyze_generation(generation: Generation, config: TrajectoryConfig) -> TrajectoryAnalysis:
@@ -21,7 +21,7 @@ def analyze_generation(generation: Generation, config: TrajectoryConfig) -> Traj
     stages = Stages()
     with stages.time("signals"):
         step, running, signals = analyze_steps(generation.steps, config.signal_options)
-        energies = _energies(step, config)
+        energies = energies_of(step, config)
     with stages.time("gate"):
         decision = decide(step, signals, config.thresholds, tokens=generation.tokens, profile=config.profile)
     return TrajectoryAnalysis(
@@ -37,7 +37,8 @@ def analyze_generation(generation: Generation, config: TrajectoryConfig) -> Traj
     )
 
 
-def _energies(step: StepSignals, config: TrajectoryConfig) -> FloatArray:
+def energies_of(step: StepSignals, config: TrajectoryConfig) -> FloatArray:
+    """Return the energy of each step, NaN where a threshold that it needs is not set."""
     if config.perplexity_threshold is None or config.entropy_threshold is None:
         return np.full(len(step), np.nan)
     return energy(

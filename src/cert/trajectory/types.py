@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -176,7 +176,7 @@ class ReasoningMetrics:
         return {name: _json(value) for name, value in asdict(self).items()}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrajectoryAnalysis:
     """One watched generation: the text, the signals of each token and of the whole, the verdict.
 
@@ -202,6 +202,12 @@ class TrajectoryAnalysis:
     created_at: str
     stages: tuple[tuple[str, float], ...] = ()
     from_cache: bool = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<TrajectoryAnalysis {self.verdict}: {self.generation_steps} tokens of "
+            f"{self.model_name!r}, mean token perplexity {self.avg_perplexity:.4g}>"
+        )
 
     @property
     def verdict(self) -> Verdict:
@@ -256,23 +262,8 @@ class TrajectoryAnalysis:
     @cached_property
     def metrics(self) -> tuple[ReasoningMetrics, ...]:
         """The signals token by token, as rows."""
-        return tuple(
-            ReasoningMetrics(index, *row)
-            for index, row in enumerate(
-                zip(
-                    self.generation.tokens,
-                    self.step.perplexity.tolist(),
-                    self.step.top_k_entropy.tolist(),
-                    self.step.margin.tolist(),
-                    self.running.cumulative_surprise.tolist(),
-                    self.step.surprisal.tolist(),
-                    _exact_column(self.step.entropy_lower, self.step.entropy_upper).tolist(),
-                    np.exp(self.generation.steps.logprob).tolist(),
-                    self.step.logprob_margin.tolist(),
-                    self.energy.tolist(),
-                    strict=True,
-                )
-            )
+        return token_metrics(
+            self.generation.tokens, self.generation.steps, self.step, self.running, self.energy
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -326,6 +317,31 @@ class TrajectoryAnalysis:
         for part in (self.step, self.running):
             columns |= {f.name: _column(getattr(part, f.name)) for f in fields(part)}
         return columns | {"energy": _column(self.energy)}
+
+
+def token_metrics(
+    texts: Sequence[str],
+    steps: TokenSteps,
+    step: StepSignals,
+    running: RunningSignals,
+    energies: FloatArray,
+    first: int = 0,
+) -> tuple[ReasoningMetrics, ...]:
+    """Return the signals of T tokens as rows, numbered from ``first``."""
+    columns = zip(
+        texts,
+        step.perplexity.tolist(),
+        step.top_k_entropy.tolist(),
+        step.margin.tolist(),
+        running.cumulative_surprise.tolist(),
+        step.surprisal.tolist(),
+        _exact_column(step.entropy_lower, step.entropy_upper).tolist(),
+        np.exp(steps.logprob).tolist(),
+        step.logprob_margin.tolist(),
+        energies.tolist(),
+        strict=True,
+    )
+    return tuple(ReasoningMetrics(index, *row) for index, row in enumerate(columns, first))
 
 
 def _top(steps: TokenSteps, text: Any) -> dict[str, list[list[Any]]]:

@@ -1,0 +1,268 @@
+"""From a request to an analysis: first in the cache, else on the backend, always within its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cert.backends.base import Backend, Generation, GenerationRequest, Sampling, ScoreRequest
+from cert.backends.control import Control
+from cert.backends.many import fly
+from cert.core.errors import (
+    CertError,
+    ConfigurationError,
+    GenerationCancelledError,
+    GenerationTimeoutError,
+)
+from cert.core.events import CacheAsked, EventHub, GenerationFinished, default_hub
+from cert.core.resources import ManagedResource
+from cert.trajectory.analysis import analyze_generation
+from cert.trajectory.cache import Follow, Hit, Lead, LeaderGoneError, SingleFlightCache
+from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
+
+__all__ = ["Call", "HamiltonianEngine"]
+
+_CACHE = "analyses"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Call:
+    """One request with what steers it.
+
+    Attributes:
+        cacheable: whether its result may be one that is there, and may be kept.
+    """
+
+    request: GenerationRequest | ScoreRequest
+    control: Control
+    cacheable: bool
+    begun: float = field(default_factory=time.perf_counter)
+
+
+class HamiltonianEngine:
+    """Runs calls on a backend, each answer made once, and turns generations into analyses.
+
+    The key of the cache is everything that changes the answer: the model with its revision, backend, device
+    and dtype; prompt or messages; limits, sampling and seed; K and every setting of the config. A sample
+    without a seed is another one each time, so it is not kept, unless ``cache_unseeded`` says so.
+
+    Args:
+        resource: the backend, loaded when the first call needs it.
+        config: thresholds and settings.
+        cache_size: analyses that are kept.
+        cache_unseeded: keep samples without a seed too: a repeated question then gets the first sample.
+        hub: hears of every analysis; its required sinks may refuse one.
+    """
+
+    def __init__(
+        self,
+        resource: ManagedResource[Backend],
+        config: TrajectoryConfig,
+        *,
+        cache_size: int = 1000,
+        cache_unseeded: bool = False,
+        hub: EventHub | None = None,
+    ) -> None:
+        self.resource = resource
+        self.config = config
+        self.cache: SingleFlightCache[TrajectoryAnalysis] = SingleFlightCache(cache_size)
+        self._cache_unseeded = cache_unseeded
+        self._hub = hub or default_hub()
+
+    def call(
+        self, request: GenerationRequest | ScoreRequest, control: Control, *, use_cache: bool = True
+    ) -> Call:
+        """Return a call, which may be run once."""
+        own = isinstance(request, GenerationRequest) and not (
+            request.sampling.greedy or request.sampling.seed is not None
+        )
+        return Call(request, control, use_cache and (self._cache_unseeded or not own))
+
+    def run(self, call: Call) -> TrajectoryAnalysis:
+        """Run one call.
+
+        Raises:
+            GenerationTimeoutError: with the analysis of what was generated until then as ``partial``.
+            CertError: it cannot be worked on, failed, or a required sink refuses the result.
+        """
+        with self.resource.acquire() as backend:
+            flight = _Flight(self, backend, call)
+            while flight.future is not None:
+                try:
+                    outcome: Any = call.control.wait(flight.future)
+                except BaseException as error:
+                    outcome = error
+                flight.land(outcome)
+            self._hub.deliver(self._finished(flight.result, call))
+            return flight.result
+
+    async def run_async(self, call: Call) -> TrajectoryAnalysis:
+        """Run one call while other tasks run; a task that is cancelled ends its generation."""
+        async with self.resource.acquire_async() as backend:
+            flight = _Flight(self, backend, call)
+            while flight.future is not None:
+                try:
+                    outcome: Any = await call.control.wait_async(flight.future)
+                except BaseException as error:
+                    outcome = error
+                flight.land(outcome)
+            await self._hub.deliver_async(self._finished(flight.result, call))
+            return flight.result
+
+    def run_all(self, calls: Iterable[Call]) -> Iterator[tuple[int, TrajectoryAnalysis | CertError]]:
+        """Run many, yielding each one's place and outcome as soon as it is there."""
+        begun: dict[int, Call] = {}
+
+        def begin(numbered: tuple[int, Call]) -> _Flight:
+            place, begun[place] = numbered
+            return _Flight(self, backend, numbered[1])
+
+        with self.resource.acquire() as backend:
+            for place, outcome in fly(enumerate(calls), begin, backend.window):
+                call = begun.pop(place)
+                if isinstance(outcome, TrajectoryAnalysis):
+                    try:
+                        self._hub.deliver(self._finished(outcome, call))
+                    except CertError as refusal:
+                        yield place, refusal
+                        continue
+                yield place, outcome
+
+    def finish(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
+        """Analyse a generation that was run outside the cache, and tell of it."""
+        analysis = analyze_generation(generation, self.config)
+        self._hub.deliver(self._finished(analysis, call))
+        return analysis
+
+    async def finish_async(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
+        """Do what `finish` does, awaiting required sinks."""
+        analysis = analyze_generation(generation, self.config)
+        await self._hub.deliver_async(self._finished(analysis, call))
+        return analysis
+
+    def key(self, backend: Backend, request: GenerationRequest | ScoreRequest) -> Hashable:
+        """Return the key of the cache."""
+        if isinstance(request, GenerationRequest) and request.sampling.greedy:
+            request = replace(request, sampling=Sampling())  # nothing else of it plays a part
+        return (backend.identity, request, self.config)
+
+    def asked(self, outcome: str) -> None:
+        """Tell of one question to the cache."""
+        self._hub.emit(CacheAsked(cache=_CACHE, outcome=outcome))
+
+    def _finished(self, analysis: TrajectoryAnalysis, call: Call) -> GenerationFinished:
+        return GenerationFinished(
+            model=analysis.model_name,
+            verdict=analysis.verdict,
+            tokens=analysis.generation_steps,
+            seconds=time.perf_counter() - call.begun,
+            stages=() if analysis.from_cache else analysis.stages,
+            cached=analysis.from_cache,
+        )
+
+
+class _Flight:
+    """One call on its way: answered by the cache, following another call, or on the backend."""
+
+    def __init__(self, engine: HamiltonianEngine, backend: Backend, call: Call) -> None:
+        self._engine = engine
+        self._backend = backend
+        self._call = call
+        self._lead: Lead[TrajectoryAnalysis] | None = None
+        self.control = call.control
+        self.future: Future[Any] | None = None
+        self._result: TrajectoryAnalysis | None = None
+        self._take_off()
+
+    @property
+    def result(self) -> TrajectoryAnalysis:
+        """The analysis, once there is nothing to wait for."""
+        assert self._result is not None
+        return self._result
+
+    def land(self, outcome: Generation | TrajectoryAnalysis | BaseException) -> None:
+        """Take what the future gave."""
+        lead, self._lead, self.future = self._lead, None, None
+        if isinstance(outcome, LeaderGoneError):
+            self._take_off()
+        elif isinstance(outcome, TrajectoryAnalysis):
+            self._result = replace(outcome, from_cache=True)
+        elif isinstance(outcome, Generation):
+            self._keep(outcome, lead)
+        else:
+            if isinstance(outcome, GenerationTimeoutError | GenerationCancelledError):
+                self._measure(outcome)
+            if lead is not None:
+                lead.fail(outcome)
+            raise outcome
+
+    def _take_off(self) -> None:
+        if self._call.cacheable:
+            claim = self._engine.cache.claim(self._engine.key(self._backend, self._call.request))
+            if isinstance(claim, Hit):
+                self._engine.asked("hit")
+                self._result = replace(claim.value, from_cache=True)
+                return
+            if isinstance(claim, Follow):
+                self._engine.asked("shared")
+                self.future = claim.future
+                return
+            self._lead = claim
+        self._engine.asked("miss" if self._call.cacheable else "bypassed")
+        try:
+            self.future = self._begin()
+        except BaseException as error:
+            if self._lead is not None:
+                self._lead.fail(error)
+            raise
+
+    def _begin(self) -> Future[Generation]:
+        request, control = self._call.request, self._call.control
+        if isinstance(request, ScoreRequest):
+            return self._backend.begin_score(request, control)
+        return self._backend.begin(request, control)
+
+    def _keep(self, generation: Generation, lead: Lead[TrajectoryAnalysis] | None) -> None:
+        try:
+            self._result = analyze_generation(generation, self._engine.config)
+        except BaseException as error:
+            if lead is not None:
+                lead.fail(error)
+            raise
+        if lead is None:
+            return
+        if generation.finish_reason == "early_stop":  # this caller's own wish, not the answer
+            lead.fail(GenerationCancelledError("it was stopped early"))
+        else:
+            lead.fulfil(self._result)
+
+    def _measure(self, error: GenerationTimeoutError | GenerationCancelledError) -> None:
+        if isinstance(error.partial, Generation):
+            error.partial = analyze_generation(error.partial, self._engine.config)
+
+
+def refuse_unseen(backend: Backend, config: TrajectoryConfig) -> None:
+    """Refuse a backend that cannot show what the config asks for, before the first request.
+
+    Raises:
+        ConfigurationError: no log-probabilities, fewer candidates than K, or a threshold that this
+            vocabulary can never exceed.
+    """
+    capabilities, name = backend.capabilities, backend.identity.name
+    if capabilities.logprobs == "none":
+        raise ConfigurationError(
+            f"'{name}' gives no log-probabilities, so that nothing can be measured",
+            hint="switch them on at the server, or choose another model",
+            context={"model": name},
+        )
+    most = capabilities.max_top_logprobs
+    if capabilities.logprobs != "full" and most is not None and config.top_k > most:
+        raise ConfigurationError(
+            f"'{name}' gives at most {most} candidates a token, and top_k is {config.top_k}",
+            hint=f"TrajectoryConfig(top_k={most})",
+            context={"model": name, "top_k": config.top_k, "most": most},
+        )
+    config.check_vocabulary(backend.identity.vocab_size)

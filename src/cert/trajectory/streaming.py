@@ -1,0 +1,258 @@
+"""Tokens with their signals as they come, to a thread or to a task."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from cert.backends.base import Backend, Generation, GenerationRequest
+from cert.backends.control import Control, TokenBlock
+from cert.core.errors import ConfigurationError, GenerationCancelledError, GenerationTimeoutError
+from cert.signals import SignalStream
+from cert.trajectory.analysis import analyze_generation, energies_of
+from cert.trajectory.engine import Call, HamiltonianEngine
+from cert.trajectory.types import ReasoningMetrics, TrajectoryAnalysis, TrajectoryConfig, token_metrics
+
+__all__ = ["AsyncTrajectoryStream", "StreamedToken", "TrajectoryStream"]
+
+_Item = TokenBlock | None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedToken:
+    """One token of a generation that is on its way.
+
+    Attributes:
+        text: what it adds to the text. A token that leaves a character incomplete adds nothing; what is
+            left at the end comes as a last piece without metrics.
+        token_id: its id, ``None`` for such a piece.
+        metrics: its signals; the same as in the finished analysis.
+        entropy_lower, entropy_upper: bounds of the entropy in nats, equal where it is known.
+    """
+
+    text: str
+    token_id: int | None
+    metrics: ReasoningMetrics | None
+    entropy_lower: float
+    entropy_upper: float
+
+
+class _Tokens:
+    """Turns blocks into tokens with signals."""
+
+    def __init__(self, config: TrajectoryConfig) -> None:
+        self._config = config
+        self._signals = SignalStream(config.signal_options)
+        self._count = 0
+
+    def of(self, block: TokenBlock) -> Iterator[StreamedToken]:
+        steps = block.steps
+        if not len(steps):
+            nan = float("nan")
+            yield from (StreamedToken(text, None, None, nan, nan) for text in block.texts)
+            return
+        step, running = self._signals.update(steps)
+        energies = energies_of(step, self._config)
+        rows = token_metrics(block.texts, steps, step, running, energies, self._count)
+        self._count += len(steps)
+        columns = (steps.token_ids, step.entropy_lower, step.entropy_upper)
+        for row, *values in zip(rows, *(column.tolist() for column in columns), strict=True):
+            yield StreamedToken(row.token, values[0], row, values[1], values[2])
+
+
+class _Stream:
+    """What both kinds share: the generation and its end."""
+
+    def __init__(self, engine: HamiltonianEngine, request: GenerationRequest, timeout: float | None) -> None:
+        self._engine = engine
+        self._request = request
+        self._tokens = _Tokens(engine.config)
+        self._pending: Iterator[StreamedToken] = iter(())
+        self._control = Control(timeout=timeout, on_block=self._put)
+        self._call = Call(request, self._control, cacheable=False)
+        self._future: Future[Generation] | None = None
+        self._analysis: TrajectoryAnalysis | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def analysis(self) -> TrajectoryAnalysis:
+        """The analysis of the whole, once the stream has come to its end.
+
+        Raises:
+            ConfigurationError: it has not.
+        """
+        if self._analysis is None:
+            raise ConfigurationError("the stream has not come to its end", hint="read it to the end first")
+        return self._analysis
+
+    def stop(self) -> None:
+        """End the generation here; what there is of it is analysed."""
+        self._control.stop()
+
+    def _put(self, block: _Item) -> None:
+        raise NotImplementedError
+
+    def _begin(self, backend: Backend) -> None:
+        if self._future is not None:
+            raise ConfigurationError("a stream is read once")
+        self._future = backend.begin(self._request, self._control)
+        self._future.add_done_callback(lambda _: self._put(None))
+
+    def _measured(self, error: BaseException) -> BaseException:
+        if isinstance(error, GenerationTimeoutError | GenerationCancelledError) and isinstance(
+            error.partial, Generation
+        ):
+            error.partial = analyze_generation(error.partial, self._engine.config)
+        return error
+
+
+class TrajectoryStream(_Stream):
+    """An iterator over the tokens of one generation; made by `HamiltonianMonitor.stream`.
+
+    Leaving the ``with`` block early cancels the generation. After the last token, ``analysis`` has the
+    whole.
+
+    Raises:
+        GenerationTimeoutError: while iterating, when the time is over; ``partial`` has what was measured.
+        CertError: the generation cannot be worked on or failed.
+    """
+
+    def __init__(
+        self, engine: HamiltonianEngine, request: GenerationRequest, timeout: float | None = None
+    ) -> None:
+        super().__init__(engine, request, timeout)
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._exits = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StreamedToken:
+        while True:
+            if (token := next(self._pending, None)) is not None:
+                return token
+            if self._analysis is not None:
+                raise StopIteration
+            if self._error is not None:
+                raise self._error
+            self._advance()
+
+    def close(self) -> None:
+        """Give up a generation that is not done; nothing happens to one that is."""
+        if self._future is not None and not self._future.done():
+            self._control.cancel()
+            self._future.cancel()
+        if self._analysis is None and self._error is None:
+            self._error = GenerationCancelledError("the stream was closed")
+        self._exits.close()
+
+    def _put(self, block: _Item) -> None:
+        self._queue.put(block)
+
+    def _advance(self) -> None:
+        try:
+            if self._future is None:
+                self._begin(self._exits.enter_context(self._engine.resource.acquire()))
+            block = self._next_block()
+            if block is not None:
+                self._pending = self._tokens.of(block)
+                return
+            assert self._future is not None
+            self._analysis = self._engine.finish(self._control.wait(self._future), self._call)
+            self._exits.close()
+        except BaseException as error:
+            self._error = self._measured(error)
+            self.close()
+            raise
+
+    def _next_block(self) -> _Item:
+        try:
+            return self._queue.get(timeout=self._control.remaining())
+        except queue.Empty:
+            return None  # the time is over, which the future's owner tells
+
+
+class AsyncTrajectoryStream(_Stream):
+    """The same for tasks: an asynchronous iterator; made by `HamiltonianMonitor.stream_async`."""
+
+    def __init__(
+        self, engine: HamiltonianEngine, request: GenerationRequest, timeout: float | None = None
+    ) -> None:
+        super().__init__(engine, request, timeout)
+        self._queue: asyncio.Queue[_Item] = asyncio.Queue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._exits = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamedToken:
+        while True:
+            if (token := next(self._pending, None)) is not None:
+                return token
+            if self._analysis is not None:
+                raise StopAsyncIteration
+            if self._error is not None:
+                raise self._error
+            await self._advance()
+
+    async def close(self) -> None:
+        """Give up a generation that is not done; nothing happens to one that is."""
+        if self._future is not None and not self._future.done():
+            self._control.cancel()
+            self._future.cancel()
+        if self._analysis is None and self._error is None:
+            self._error = GenerationCancelledError("the stream was closed")
+        await self._exits.aclose()
+
+    def _put(self, block: _Item) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, block)
+
+    async def _advance(self) -> None:
+        try:
+            if self._future is None:
+                self._loop = asyncio.get_running_loop()
+                resource = self._engine.resource
+                self._begin(await self._exits.enter_async_context(resource.acquire_async()))
+            block = await self._next_block()
+            if block is not None:
+                self._pending = self._tokens.of(block)
+                return
+            assert self._future is not None
+            generation = await self._control.wait_async(self._future)
+            self._analysis = await self._engine.finish_async(generation, self._call)
+            await self._exits.aclose()
+        except BaseException as error:
+            self._error = self._measured(error)
+            await self.close()
+            raise
+
+    async def _next_block(self) -> _Item:
+        try:
+            async with asyncio.timeout(self._control.remaining()):
+                return await self._queue.get()
+        except TimeoutError:
+            return None
