@@ -113,7 +113,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     told = f"error paths of cert.core: {found.percent:.1f} % of {found.total} branches and handlers run"
     if not _measurement.whole:
-        terminalreporter.write_line(f"{told} (not all tests of the core ran)")
+        if found.total:
+            terminalreporter.write_line(f"{told} (not all tests of the core ran)")
         return
     enough = found.percent >= LEAST_PERCENT
     terminalreporter.write_line(f"{told}, at least {LEAST_PERCENT:g} % asked for", red=not enough)
