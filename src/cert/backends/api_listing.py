@@ -1,0 +1,155 @@
+"""The two forms of listed log-probabilities, of chats and of legacy completions, as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from cert.backends.api_names import Key, TokenNames, id_in_text, is_partial
+from cert.backends.api_schema import Logprobs
+from cert.backends.api_steps import Listed, as_column
+from cert.backends.api_text import Piece, PieceDecoder
+from cert.core.errors import UpstreamProtocolError
+
+__all__ = ["any_partial", "listing"]
+
+
+def any_partial(logprobs: Logprobs[Any] | None) -> bool:
+    r"""Say whether a text may not show what its token is, a part of a character.
+
+    Servers write U+FFFD in its place, OpenAI ``\x`` and two digits. The bytes tell, where they are given.
+    """
+    entries = (logprobs and (logprobs.content or logprobs.refusal)) or ()
+    texts = [candidate.token for entry in entries for candidate in entry.top_logprobs or ()]
+    return is_partial("\n".join(texts)) or is_partial("\n".join(entry.token for entry in entries))
+
+
+def listing(
+    logprobs: Logprobs[Any] | None, names: TokenNames, decoder: PieceDecoder, chosen_takes_a_place: bool
+) -> tuple[Listed | None, Sequence[Piece]]:
+    """Return the steps of a choice and what each token adds to the text; ``None`` where there are none.
+
+    Args:
+        names, decoder: of the record, also for its later parts.
+        chosen_takes_a_place: see `Listed`.
+
+    Raises:
+        UpstreamProtocolError: columns of different lengths, or an id for some tokens only.
+    """
+    if logprobs is None:
+        return None, ()
+    entries = logprobs.content or logprobs.refusal
+    if entries:
+        return _of_entries(entries, names, decoder, chosen_takes_a_place)
+    if logprobs.tokens:
+        return _of_columns(logprobs, names, chosen_takes_a_place)
+    return None, ()
+
+
+def _of_entries(
+    entries: Sequence[Any], names: TokenNames, decoder: PieceDecoder, chosen_takes_a_place: bool
+) -> tuple[Listed, Sequence[Piece]]:
+    candidates = [candidate for entry in entries for candidate in entry.top_logprobs or ()]
+    ids = _own_ids(entries, names)
+    candidate_ids = _own_ids(candidates, names) if ids is not None else None
+    own = ids is not None and (candidate_ids is not None or not candidates)
+    return Listed(
+        ids=np.array(ids, np.int64) if own else names.numbers(list(map(_key, entries))),
+        logprobs=as_column([entry.logprob for entry in entries]),
+        counts=np.array([len(entry.top_logprobs or ()) for entry in entries], np.int64),
+        candidate_ids=np.array(candidate_ids or (), np.int64) if own else names.numbers(_keys(candidates)),
+        candidate_logprobs=as_column([candidate.logprob for candidate in candidates]),
+        own_ids=own,
+        chosen_takes_a_place=chosen_takes_a_place,
+    ), _pieces(entries, decoder)
+
+
+def _own_ids(tokens: Sequence[Any], names: TokenNames) -> list[int] | None:
+    """Return the model's own ids, if these tokens bring them."""
+    if not tokens:
+        return None
+    first = tokens[0]
+    if first.id is None and id_in_text(first.token) is None:
+        return None
+    ids = [token.id if token.id is not None else id_in_text(token.token) for token in tokens]
+    known = [number for number in ids if number is not None]
+    if len(known) < len(ids):
+        raise UpstreamProtocolError("the response has an id for some tokens and none for others")
+    names.note(known, (token.token for token in tokens))
+    return known
+
+
+def _keys(tokens: Sequence[Any]) -> list[Key]:
+    if tokens and hasattr(tokens[0], "bytes"):
+        return list(map(_key, tokens))
+    return [token.token for token in tokens]
+
+
+def _key(token: Any) -> Key:
+    """Return what tells a token from others: its text, or its bytes where the text does not show them."""
+    text: str = token.token
+    given = getattr(token, "bytes", None)
+    if given and is_partial(text):
+        return _bytes(given)
+    return text
+
+
+def _bytes(numbers: Sequence[int]) -> bytes:
+    try:
+        return bytes(numbers)
+    except ValueError:
+        raise UpstreamProtocolError("the bytes of a token are not all between 0 and 255") from None
+
+
+def _pieces(entries: Sequence[Any], decoder: PieceDecoder) -> Sequence[Piece]:
+    texts = [entry.token for entry in entries]
+    if not any(map(is_partial, texts)) and not decoder.pending:
+        return texts
+    return [_piece(decoder, entry) for entry in entries]
+
+
+def _piece(decoder: PieceDecoder, entry: Any) -> Piece:
+    given = getattr(entry, "bytes", None)
+    if given is None:
+        # Parts of characters, whose bytes nobody knows.
+        return None if "\ufffd" in entry.token else entry.token
+    piece = decoder.push(_bytes(given))
+    # Servers that decode each token by itself give the bytes of U+FFFD for every part of a character.
+    return None if piece is not None and "\ufffd" in piece else piece
+
+
+def _of_columns(
+    logprobs: Logprobs[Any], names: TokenNames, chosen_takes_a_place: bool
+) -> tuple[Listed, Sequence[Piece]]:
+    tokens = logprobs.tokens or []
+    chosen = logprobs.token_logprobs or [None] * len(tokens)
+    tops = [top or {} for top in logprobs.top_logprobs or [None] * len(tokens)]
+    if not len(tokens) == len(chosen) == len(tops):
+        raise UpstreamProtocolError("tokens, token_logprobs and top_logprobs differ in length")
+    keys = list(chain.from_iterable(tops))
+    ids = _ids_in_texts(tokens, names)
+    candidate_ids = _ids_in_texts(keys, names) if ids is not None else None
+    own = ids is not None and (candidate_ids is not None or not keys)
+    return Listed(
+        ids=np.array(ids, np.int64) if own else names.numbers(tokens),
+        logprobs=as_column(chosen),
+        counts=np.array([len(top) for top in tops], np.int64),
+        candidate_ids=np.array(candidate_ids or (), np.int64) if own else names.numbers(keys),
+        candidate_logprobs=as_column(list(chain.from_iterable(top.values() for top in tops))),
+        own_ids=own,
+        by_text=not own,
+        chosen_takes_a_place=chosen_takes_a_place,
+    ), [None if "\ufffd" in token else token for token in tokens]
+
+
+def _ids_in_texts(texts: Sequence[str], names: TokenNames) -> list[int] | None:
+    if not texts or id_in_text(texts[0]) is None:
+        return None
+    ids = [number for number in map(id_in_text, texts) if number is not None]
+    if len(ids) < len(texts):
+        raise UpstreamProtocolError("the response has an id for some tokens and none for others")
+    names.note(ids, texts)
+    return ids
