@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["entropy_bounds", "minus_p_log_p"]
+__all__ = ["TopSums", "bounds_of_sums", "entropy_bounds", "in_order", "minus_p_log_p"]
 
 FloatArray = NDArray[np.float64]
 
@@ -44,30 +46,101 @@ def entropy_bounds(
     length, kept = top_logprobs.shape
     if kept == 0:
         return np.full(length, np.nan), np.full(length, np.nan)
-    # Candidates as rows: every operation then runs over contiguous memory, in order of k.
     top = np.ascontiguousarray(top_logprobs.T)
-    last = top[-1]
     if outside is None:
-        outside = logprob < last - _SAME
-    chosen = np.where(outside, logprob, -np.inf)
-    mass, known = np.exp(chosen), minus_p_log_p(np.exp(chosen), chosen)
-    for row, p in zip(top, np.exp(top), strict=True):
-        mass += p
-        known += minus_p_log_p(p, row)
+        outside = logprob < top[-1] - _SAME
+    probability = np.exp(top)
+    sums = TopSums.of(top, probability)
+    return bounds_of_sums(sums, logprob, top, probability, vocab_size, outside)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TopSums:
+    """Sums over the K candidates, each of shape (T,), added in order of k whatever T is.
+
+    Attributes:
+        mass: Σ p_(k).
+        entropy: −Σ p_(k) log p_(k), not renormalised.
+        logprob: Σ log p_(k).
+    """
+
+    mass: FloatArray
+    entropy: FloatArray
+    logprob: FloatArray
+
+    @classmethod
+    def of(cls, top: FloatArray, probability: FloatArray) -> TopSums:
+        """Sum (K, T) log-probabilities and their exponentials; candidates as rows: contiguous memory."""
+        return cls(in_order(probability), _entropy(probability, top), in_order(top))
+
+
+def bounds_of_sums(
+    sums: TopSums,
+    logprob: FloatArray,
+    top: FloatArray,
+    probability: FloatArray,
+    vocab_size: int | None,
+    outside: NDArray[np.bool_],
+) -> tuple[FloatArray, FloatArray]:
+    """Do what `entropy_bounds` does from what is known of (K, T) candidates already; K is at least 1."""
+    last = top[-1]
+    mass, known = _with_chosen(sums, logprob, top, probability, outside)
     # Behind a candidate of probability 0 there is nothing, whatever rounding leaves of the mass.
     rest = np.where(np.isneginf(last), 0.0, np.maximum(0.0, 1.0 - mass))
     with np.errstate(divide="ignore", invalid="ignore"):
         lower = known + np.where(rest > 0.0, rest * -last, 0.0)
         if vocab_size is None:
-            return lower, np.full(length, np.nan)
-        unknown = vocab_size - kept - outside.astype(np.float64)
+            return lower, np.full(len(last), np.nan)
+        unknown = vocab_size - len(top) - outside.astype(np.float64)
         spread = np.where((rest > 0.0) & (unknown > 0.0), rest * np.log(unknown / rest), 0.0)
     # Rounding can leave a rest that no unknown token is there to hold: the bounds then meet. Where a
     # candidate is missing (NaN) both stay NaN.
     return lower, np.maximum(lower, known + spread)
 
 
+def _with_chosen(
+    sums: TopSums, logprob: FloatArray, top: FloatArray, probability: FloatArray, outside: NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    """Return mass and entropy of the known tokens: a chosen token outside the top K is one, summed first."""
+    where = np.flatnonzero(outside)
+    if not len(where):
+        return sums.mass, sums.entropy
+    mass, entropy = sums.mass.copy(), sums.entropy.copy()
+    chosen = logprob[where]
+    p = np.exp(chosen)
+    others = probability.take(where, axis=1)
+    mass[where] = in_order(np.vstack((p, others)))
+    terms = minus_p_log_p(others, top.take(where, axis=1))
+    entropy[where] = in_order(np.vstack((minus_p_log_p(p, chosen), terms)))
+    return mass, entropy
+
+
+def _entropy(probability: FloatArray, top: FloatArray) -> FloatArray:
+    with np.errstate(invalid="ignore"):
+        entropy = -in_order(probability * top) + 0.0
+    # 0 · log 0 came out as NaN; where a candidate is missing it stays.
+    again = np.flatnonzero(np.isnan(entropy))
+    if len(again):
+        entropy[again] = in_order(minus_p_log_p(probability.take(again, axis=1), top.take(again, axis=1)))
+    return np.asarray(entropy)
+
+
+def in_order(rows: FloatArray) -> FloatArray:
+    """Add rows from first to last.
+
+    numpy adds up whole rows one after the other where they are contiguous, but sums pairwise along the
+    contiguous axis, which the one column of a single step is.
+    """
+    if len(rows) and rows.shape[1] == 1:
+        return np.asarray(np.add.accumulate(rows, axis=0)[-1] + 0.0)
+    return np.asarray(np.add.reduce(np.ascontiguousarray(rows), axis=0, initial=0.0))
+
+
 def minus_p_log_p(p: FloatArray, log_p: FloatArray) -> FloatArray:
     """Return −p log p elementwise, with its limit 0 at p = 0; NaN where ``log_p`` is NaN."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(p == 0.0, 0.0, -p * log_p)) + 0.0
+        terms = -(p * log_p)
+        if not np.all(p):
+            terms[p == 0.0] = 0.0
+        terms += 0.0
+        return terms

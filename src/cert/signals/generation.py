@@ -7,7 +7,9 @@ block to block. Offline data is one large block, so both give the same bits.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -111,6 +113,9 @@ class GenerationSignals:
     max_cusum: float
 
 
+NOTHING_MEASURED = GenerationSignals(0, *[math.nan] * (len(fields(GenerationSignals)) - 1))
+
+
 def energy(
     surprisal: FloatArray, entropy: FloatArray, *, perplexity_threshold: float, entropy_threshold: float
 ) -> FloatArray:
@@ -127,8 +132,14 @@ def energy(
     return surprisal / math.log(perplexity_threshold) + entropy / entropy_threshold
 
 
-_MAXIMISED = ("surprisal", "perplexity", "entropy_lower", "entropy_upper", "top_k_entropy")
-_SUMMED = (*_MAXIMISED, "margin", "self_certainty", "confidence")
+# The rows that are summed and maximised over the tokens, in this order.
+SUMMED = (
+    "surprisal", "perplexity", "entropy_lower", "entropy_upper", "top_k_entropy", "margin",
+    "self_certainty", "confidence", "surprise", "cusum_walk",
+)  # fmt: skip
+MAXIMISED = (
+    "surprisal", "perplexity", "entropy_lower", "entropy_upper", "top_k_entropy", "negative_margin", "cusum",
+)  # fmt: skip
 
 
 class SignalStream:
@@ -136,8 +147,8 @@ class SignalStream:
 
     def __init__(self, options: SignalOptions | None = None) -> None:
         self.options = options or SignalOptions()
-        self._sums: dict[str, RunningReduction] = {}
-        self._maxima: dict[str, RunningReduction] = {}
+        self._sums = RunningReduction(np.add.accumulate, np.zeros(len(SUMMED)))
+        self._maxima = RunningReduction(np.maximum.accumulate, np.full(len(MAXIMISED), -math.inf))
         self._first_top_probability = math.nan
         self._n_tokens = 0
         self._cusum_floor = 0.0
@@ -154,12 +165,10 @@ class SignalStream:
         if self._n_tokens == 0:
             self._first_top_probability = float(step.top_probability[0])
         self._n_tokens += len(step)
-        for name in _SUMMED:
-            self._sum(name, getattr(step, name))
-        for name in _MAXIMISED:
-            self._max(name, getattr(step, name))
-        self._max("negative_margin", -step.margin)
-        running = self._run(step)
+        sums = self._sums.update(summed_rows(step, self.options))
+        cusum = self._cusum(sums[-1])
+        self._maxima.update(np.vstack((maximised_rows(step), cusum)))
+        running = RunningSignals(sums[-2], self._window.update(step.confidence), cusum)
         self._confidence.append(step.confidence)
         self._group_confidence.append(running.group_confidence)
         return step, running
@@ -167,66 +176,79 @@ class SignalStream:
     def summary(self) -> GenerationSignals:
         """Return the signals of everything seen so far."""
         n = self._n_tokens
-        total, largest = self._total, self._largest
-        groups, tail = self._groups(), _joined(self._confidence)[-self.options.tail_window :]
-        bottom = max(1, math.ceil(self.options.bottom_share * len(groups)))
+        if n == 0:
+            return NOTHING_MEASURED
+        sums = dict(zip(SUMMED, self._sums.last.tolist(), strict=True))
+        groups = _joined(self._group_confidence)[self.options.group_window - 1 :]
+        if not len(groups):
+            groups = np.array([sums["confidence"] / n])
         return GenerationSignals(
             n_tokens=n,
-            sequence_logprob=-total("surprisal") + 0.0,
-            perplexity=_exp(self._mean("surprisal")),
-            mean_surprisal=self._mean("surprisal"),
-            max_surprisal=largest("surprisal"),
-            mean_token_perplexity=self._mean("perplexity"),
-            max_token_perplexity=largest("perplexity"),
-            mean_entropy_lower=self._mean("entropy_lower"),
-            mean_entropy_upper=self._mean("entropy_upper"),
-            max_entropy_lower=largest("entropy_lower"),
-            max_entropy_upper=largest("entropy_upper"),
-            mean_top_k_entropy=self._mean("top_k_entropy"),
-            max_top_k_entropy=largest("top_k_entropy"),
-            mean_margin=self._mean("margin"),
-            min_margin=-largest("negative_margin") + 0.0,
+            **totals(n, sums, dict(zip(MAXIMISED, self._maxima.last.tolist(), strict=True))),
             first_top_probability=self._first_top_probability,
-            mean_self_certainty=self._mean("self_certainty"),
-            mean_confidence=self._mean("confidence"),
-            lowest_group_confidence=float(groups.min()) if n else math.nan,
-            bottom_group_confidence=_lowest_mean(groups, bottom) if n else math.nan,
-            tail_confidence=float(tail.mean()) if n else math.nan,
-            final_surprise=total("surprise"),
-            surprise_per_token=self._mean("surprise"),
-            max_cusum=largest("cusum"),
+            lowest_group_confidence=float(groups.min()),
+            bottom_group_confidence=_lowest_mean(groups, bottom_count(len(groups), self.options)),
+            tail_confidence=float(_joined(self._confidence)[-self.options.tail_window :].mean()),
         )
 
-    def _run(self, step: StepSignals) -> RunningSignals:
-        threshold = -math.log(self.options.surprise_probability)
-        surprise = np.where(np.isnan(step.surprisal), np.nan, step.surprisal * (step.surprisal > threshold))
+    def _cusum(self, walk: FloatArray) -> FloatArray:
         # Lindley's recursion unrolled: S_t = X_t − min(0, min_{s≤t} X_s) with X the sum of g − κ.
-        walk = self._sum("cusum_walk", step.surprisal - self.options.cusum_drift)
         floor = np.minimum.accumulate(np.concatenate(([self._cusum_floor], walk)))[1:]
         self._cusum_floor = float(floor[-1])
-        cusum = walk - floor
-        self._max("cusum", cusum)
-        return RunningSignals(self._sum("surprise", surprise), self._window.update(step.confidence), cusum)
+        return np.asarray(walk - floor)
 
-    def _groups(self) -> FloatArray:
-        groups = _joined(self._group_confidence)[self.options.group_window - 1 :]
-        return groups if len(groups) else np.array([self._mean("confidence")])
 
-    def _sum(self, name: str, values: FloatArray) -> FloatArray:
-        return self._sums.setdefault(name, RunningReduction(np.add.accumulate, 0.0)).update(values)
+def summed_rows(step: StepSignals, options: SignalOptions) -> FloatArray:
+    """Return the rows named by ``SUMMED``, each (T,)."""
+    rows = np.empty((len(SUMMED), len(step)))
+    for row, name in zip(rows, SUMMED[:-2], strict=False):
+        row[:] = getattr(step, name)
+    counts = step.surprisal > -math.log(options.surprise_probability)
+    with np.errstate(invalid="ignore"):
+        rows[-2] = np.where(np.isnan(step.surprisal), np.nan, step.surprisal * counts)
+    rows[-1] = step.surprisal - options.cusum_drift
+    return rows
 
-    def _max(self, name: str, values: FloatArray) -> FloatArray:
-        neutral = RunningReduction(np.maximum.accumulate, -math.inf)
-        return self._maxima.setdefault(name, neutral).update(values)
 
-    def _total(self, name: str) -> float:
-        return self._sums[name].last if self._n_tokens else math.nan
+def maximised_rows(step: StepSignals) -> FloatArray:
+    """Return the rows named by ``MAXIMISED`` but the last, each (T,)."""
+    rows = np.empty((len(MAXIMISED) - 1, len(step)))
+    for row, name in zip(rows, MAXIMISED[:-2], strict=False):
+        row[:] = getattr(step, name)
+    np.negative(step.margin, out=rows[-1])
+    return rows
 
-    def _mean(self, name: str) -> float:
-        return self._sums[name].last / self._n_tokens if self._n_tokens else math.nan
 
-    def _largest(self, name: str) -> float:
-        return self._maxima[name].last if self._n_tokens else math.nan
+def totals(n: Any, sums: Mapping[str, Any], largest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the signals that follow from sums and maxima, of one generation or column by column of many."""
+    with np.errstate(over="ignore"):
+        perplexity = np.exp(sums["surprisal"] / n)
+    return {
+        "sequence_logprob": -sums["surprisal"] + 0.0,
+        "perplexity": perplexity if isinstance(perplexity, np.ndarray) else float(perplexity),
+        "mean_surprisal": sums["surprisal"] / n,
+        "max_surprisal": largest["surprisal"],
+        "mean_token_perplexity": sums["perplexity"] / n,
+        "max_token_perplexity": largest["perplexity"],
+        "mean_entropy_lower": sums["entropy_lower"] / n,
+        "mean_entropy_upper": sums["entropy_upper"] / n,
+        "max_entropy_lower": largest["entropy_lower"],
+        "max_entropy_upper": largest["entropy_upper"],
+        "mean_top_k_entropy": sums["top_k_entropy"] / n,
+        "max_top_k_entropy": largest["top_k_entropy"],
+        "mean_margin": sums["margin"] / n,
+        "min_margin": -largest["negative_margin"] + 0.0,
+        "mean_self_certainty": sums["self_certainty"] / n,
+        "mean_confidence": sums["confidence"] / n,
+        "final_surprise": sums["surprise"],
+        "surprise_per_token": sums["surprise"] / n,
+        "max_cusum": largest["cusum"],
+    }
+
+
+def bottom_count(groups: int, options: SignalOptions) -> int:
+    """Return how many of the least confident groups ``bottom_group_confidence`` averages."""
+    return max(1, math.ceil(options.bottom_share * groups))
 
 
 def analyze_steps(
@@ -244,9 +266,4 @@ def _lowest_mean(values: FloatArray, count: int) -> float:
 
 
 def _joined(blocks: list[FloatArray]) -> FloatArray:
-    return np.concatenate(blocks) if blocks else np.empty(0)
-
-
-def _exp(value: float) -> float:
-    with np.errstate(over="ignore"):
-        return float(np.exp(value))
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RunningReduction", "WindowMean"]
+__all__ = ["RunningReduction", "WindowMean", "accumulated"]
 
 FloatArray = NDArray[np.float64]
 
@@ -18,22 +18,28 @@ _HUGE = 1.0e9
 
 @dataclass(slots=True)
 class RunningReduction:
-    """A running sum or maximum; numpy's pairwise ``sum`` would depend on how many values come at once.
+    """Running sums or maxima of R rows; numpy's pairwise ``sum`` would depend on how many come at once.
 
     Attributes:
         accumulate: a ufunc's ``accumulate``, which works strictly from left to right.
-        last: the value so far, first the neutral one.
+        last: (R,) the values so far, first the neutral ones.
     """
 
-    accumulate: Callable[[FloatArray], FloatArray]
-    last: float
+    accumulate: Callable[..., FloatArray]
+    last: FloatArray
 
-    def update(self, values: FloatArray) -> FloatArray:
-        """Take the next values, at least one, and return the running result at each."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            result = self.accumulate(np.concatenate(([self.last], values)))[1:]
-        self.last = float(result[-1])
+    def update(self, rows: FloatArray) -> FloatArray:
+        """Take the next values, (R, T) with T at least 1, and return the running results at each."""
+        result = accumulated(self.accumulate, self.last[:, None], rows)[:, 1:]
+        self.last = result[:, -1].copy()
         return result
+
+
+def accumulated(accumulate: Callable[..., FloatArray], first: FloatArray, values: FloatArray) -> FloatArray:
+    """Return the running results along the last axis of ``first`` and then ``values``."""
+    row = np.concatenate((first, values), axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return accumulate(row, axis=-1, out=row)
 
 
 @dataclass(slots=True)
@@ -46,29 +52,40 @@ class WindowMean:
     """
 
     size: int
-    _sums: FloatArray = field(default_factory=lambda: np.zeros(1))
-    _infinite: FloatArray = field(default_factory=lambda: np.zeros(1))
-    _missing: FloatArray = field(default_factory=lambda: np.zeros(1))
+    _seen: FloatArray = field(default_factory=lambda: np.zeros((3, 1)))
 
     def update(self, values: FloatArray) -> FloatArray:
         """Take the next values and return the mean of the window that ends at each."""
-        missing, infinite = np.isnan(values), np.abs(values) > _HUGE
-        sums = _extended(self._sums, np.where(missing | infinite, 0.0, values))
-        infinite_seen = _extended(self._infinite, infinite.astype(np.float64))
-        missing_seen = _extended(self._missing, missing.astype(np.float64))
-        stop = np.arange(len(self._sums), len(sums))
+        kept = self._seen.shape[1]
+        rows = accumulated(np.add.accumulate, self._seen[:, -1:], countable(values))
+        seen = np.concatenate((self._seen[:, :-1], rows), axis=1)
         result = np.full(len(values), np.nan)
-        filled = stop >= self.size
-        stop = stop[filled]
-        start = stop - self.size
-        window = (sums[stop] - sums[start]) / self.size
-        window = np.where(infinite_seen[stop] > infinite_seen[start], np.inf, window)
-        result[filled] = np.where(missing_seen[stop] > missing_seen[start], np.nan, window)
-        keep = slice(-self.size - 1, None)
-        self._sums, self._infinite, self._missing = sums[keep], infinite_seen[keep], missing_seen[keep]
+        unfilled = max(0, self.size - kept)
+        start = max(0, kept - self.size)
+        result[unfilled:] = window_means(seen[:, start:], self.size)
+        self._seen = seen[:, -self.size - 1 :].copy()
         return result
 
 
-def _extended(sums: FloatArray, values: FloatArray) -> FloatArray:
-    """Append the running sums of further values; ``sums[i]`` is the sum of the first i values kept."""
-    return np.concatenate((sums[:-1], np.add.accumulate(np.concatenate((sums[-1:], values)))))
+def countable(values: FloatArray) -> FloatArray:
+    """Return three rows to be summed: the values that can be, how many are too large, how many missing."""
+    rows = np.empty((3, *values.shape))
+    np.isnan(values, out=rows[2])
+    np.greater(np.abs(values), _HUGE, out=rows[1])
+    rows[0] = np.where((rows[1] + rows[2]) > 0.0, 0.0, values)
+    return rows
+
+
+def window_means(seen: FloatArray, size: int) -> FloatArray:
+    """Return the means of all windows of ``size`` values from running sums of `countable` rows.
+
+    Args:
+        seen: (3, …, T + 1) running sums, those of no values first.
+        size: W, the values in a window.
+
+    Returns:
+        (…, T + 1 − size) means, of the window that ends at value ``size`` first; none where T < size.
+    """
+    total, infinite, missing = seen[..., size:] - seen[..., : max(0, seen.shape[-1] - size)]
+    means = np.where(infinite > 0.0, np.inf, total / size)
+    return np.where(missing > 0.0, np.nan, means)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cert.signals.bounds import entropy_bounds, minus_p_log_p
+from cert.signals.bounds import TopSums, bounds_of_sums
 
 __all__ = ["FloatArray", "IntArray", "StepSignals", "TokenSteps", "step_signals", "top_k_entropy_ceiling"]
 
@@ -157,25 +157,32 @@ def step_signals(steps: TokenSteps) -> StepSignals:
     with np.errstate(over="ignore", invalid="ignore"):
         surprisal = -steps.logprob + 0.0  # + 0.0 turns −0.0 into 0.0
         probability = np.exp(top)
-        top_k_entropy, summed = np.zeros(length), np.zeros(length)
-        for p, log_p in zip(probability, top, strict=True):
-            top_k_entropy += minus_p_log_p(p, log_p)
-            summed += log_p
-        outside = (steps.top_ids != steps.token_ids[:, None]).all(axis=1)
-        lower, upper = entropy_bounds(steps.logprob, steps.top_logprobs, steps.vocab_size, outside)
+        sums = TopSums.of(top, probability)
+        lower = upper = not_measured
+        if kept:
+            outside = _outside(steps.token_ids, steps.top_ids)
+            lower, upper = bounds_of_sums(sums, steps.logprob, top, probability, steps.vocab_size, outside)
         full = ~np.isnan(steps.entropy)
         return StepSignals(
             surprisal=surprisal,
             perplexity=np.exp(surprisal),
-            entropy_lower=np.where(full, steps.entropy, lower),
-            entropy_upper=np.where(full, steps.entropy, upper),
-            top_k_entropy=top_k_entropy if kept else not_measured,
+            entropy_lower=np.where(full, steps.entropy, lower) + 0.0,
+            entropy_upper=np.where(full, steps.entropy, upper) + 0.0,
+            top_k_entropy=sums.entropy if kept else not_measured,
             margin=probability[0] - probability[1] if kept > 1 else not_measured,
             logprob_margin=top[0] - top[1] if kept > 1 else not_measured,
             top_probability=probability[0] if kept else not_measured,
             self_certainty=steps.self_certainty,
-            confidence=-summed / kept + 0.0 if kept else not_measured,
+            confidence=-sums.logprob / kept + 0.0 if kept else not_measured,
         )
+
+
+def _outside(token_ids: IntArray, top_ids: IntArray) -> NDArray[np.bool_]:
+    """Tell which chosen tokens are none of the K; most are the first of them."""
+    outside = np.not_equal(top_ids[:, 0], token_ids)
+    others = np.flatnonzero(outside)
+    outside[others] = (top_ids[others] != token_ids[others, None]).all(axis=1)
+    return np.asarray(outside)
 
 
 def top_k_entropy_ceiling(k: int) -> float:
