@@ -33,7 +33,9 @@ def listing(
     """Return the steps of a choice and what each token adds to the text; ``None`` where there are none.
 
     Args:
-        names, decoder: of the record, also for its later parts.
+        logprobs: as the choice has them.
+        names: of the record, also for its later parts.
+        decoder: the same.
         chosen_takes_a_place: see `Listed`.
 
     Raises:

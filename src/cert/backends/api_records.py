@@ -9,14 +9,14 @@ is not in the text at the end of an answer that ended by itself is the model's d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from cert.backends.api_listing import any_partial, listing
-from cert.backends.api_names import TokenNames
+from cert.backends.api_names import NO_TOKEN, TokenNames
 from cert.backends.api_schema import (
     Choice,
     Response,
@@ -52,10 +52,12 @@ class ReadOptions:
         top_k: K; ``None`` takes what most steps of the response have.
         chosen_takes_a_place: a list of K candidates may hold the chosen token in place of the K-th
             likeliest. vLLM's chats do so; where nothing is known of the source it has to be assumed.
+        vocab_size: of the model, ``None`` where nobody knows it.
     """
 
     top_k: int | None = None
     chosen_takes_a_place: bool = True
+    vocab_size: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -200,10 +202,24 @@ class RecordBuilder:
         stop = rest[-1:] if reason == "stop" and len(rest) else None
         # Nobody knows yet what the last tokens of an answer that was cut are, unless they are in the text.
         unseen = rest[: len(rest) - (stop is not None)] if ending is None else rest[:0]
+        if ending is None and (hidden := self._hidden(stopped=reason == "stop")):
+            unseen = _joined([unseen, _not_measured(hidden, unseen.top_k)], unseen.top_k)
         self._waiting = [unseen] if len(unseen) else []
         end = (self._aligner.position,) * 2
         tail = self._settle([end] * len(unseen))
         return _merged(last, tail), self._record(reason, stop)
+
+    def _hidden(self, *, stopped: bool) -> int:
+        """Return how many tokens were generated and not listed.
+
+        llama.cpp, which tells tokens by their ids, lists none for the first parts of a character.
+        """
+        count = self._usage.completion_tokens if self._usage else None
+        if not self._own_ids or count is None:
+            return 0
+        listed = self.token_count
+        # An answer may or may not list the token that ended it.
+        return max(0, count - listed - (1 if stopped and not sum(map(len, self._waiting)) else 0))
 
     def _stand_for(self, uncovered: str, spans: list[Span], *, stopped: bool, whole: bool) -> None:
         """Give tokens that are spelled otherwise than the text, all together, what none of them covers."""
@@ -228,6 +244,7 @@ class RecordBuilder:
         waiting = _joined(self._waiting, self._top_k or 0)
         steps, rest = waiting[: len(spans)], waiting[len(spans) :]
         self._waiting = [rest] if len(rest) else []
+        steps = replace(steps, vocab_size=self.options.vocab_size)
         self._steps.append(steps)
         self._spans.extend(spans)
         return TokenBlock(steps, self._additions(spans))
@@ -272,6 +289,17 @@ def _joined(parts: Sequence[TokenSteps], top_k: int) -> TokenSteps:
         logprob=np.concatenate([part.logprob for part in parts]),
         top_ids=np.concatenate([part.top_ids for part in parts]),
         top_logprobs=np.concatenate([part.top_logprobs for part in parts]),
+        vocab_size=parts[0].vocab_size,
+    )
+
+
+def _not_measured(count: int, top_k: int) -> TokenSteps:
+    unknown = np.full((count, top_k), NO_TOKEN)
+    return TokenSteps.build(
+        token_ids=np.full(count, NO_TOKEN),
+        logprob=np.full(count, np.nan),
+        top_ids=unknown,
+        top_logprobs=np.full((count, top_k), np.nan),
     )
 
 
