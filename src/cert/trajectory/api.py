@@ -6,34 +6,26 @@ their sum as an energy. Every verdict comes from the signals of `cert.signals`, 
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
-from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, overload
+from collections.abc import Sequence
+from typing import Any
 
 from cert.backends.base import Backend
 from cert.backends.control import Control, OnStep
 from cert.backends.loading import REFERENCE, LoadOptions, peek_vocab_size
-from cert.core.errors import BatchError, CertError, ConfigurationError
 from cert.core.events import EventHub
-from cert.core.health import CheckResult, HealthReport
-from cert.core.health_probe import Finding
-from cert.core.resources import ManagedResource
+from cert.trajectory.batches import Batches
 from cert.trajectory.engine import Call, HamiltonianEngine, refuse_unseen
 from cert.trajectory.requests import PromptLike, generation_request, score_request
 from cert.trajectory.resources import GivenBackend, HamiltonianModelResource
+from cert.trajectory.sampling import Sampler
 from cert.trajectory.streaming import AsyncTrajectoryStream, TrajectoryStream
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
 
-__all__ = ["BatchOutcome", "HamiltonianMonitor", "OnDone", "PromptLike"]
-
-BatchOutcome: TypeAlias = TrajectoryAnalysis | CertError
-OnDone: TypeAlias = Callable[[int, BatchOutcome], object]
+__all__ = ["HamiltonianMonitor", "PromptLike"]
 
 
-class HamiltonianMonitor:
+class HamiltonianMonitor(Batches, Sampler):
     """Watches generations of one model, for any number of threads and tasks at once.
 
     Args:
@@ -70,7 +62,6 @@ class HamiltonianMonitor:
         options = options or LoadOptions()
         named = REFERENCE if model_name is None else os.fspath(model_name)
         self.model_name = backend.identity.name if backend else named
-        self.resource: ManagedResource[Backend]
         if backend is not None:
             refuse_unseen(backend, self.config)
             self.resource = GivenBackend(backend, hub=hub)
@@ -85,55 +76,6 @@ class HamiltonianMonitor:
         )
         if preload:
             self.load()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.unload()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.unload)
-
-    # --- the model's life ---
-
-    def load(self) -> None:
-        """Load the model unless it is loaded."""
-        self.resource.load()
-
-    def unload(self) -> None:
-        """Let go of the model's memory, and of the analyses that were kept.
-
-        The next analysis loads the model again; a given backend is kept.
-
-        Raises:
-            ResourceError: calls are still at work on it after 30 seconds.
-        """
-        self.clear_cache()
-        self.resource.unload()
-
-    def clear_cache(self) -> None:
-        """Forget the analyses that were kept."""
-        self.engine.cache.clear()
-
-    def health_check(self, timeout: float = 10.0) -> HealthReport:
-        """Find out whether the model is in memory and answers: one token is generated and looked at.
-
-        A model that is not loaded is not loaded by this; that is degraded, and nothing is generated.
-        """
-        loaded = self.resource.health()
-        checks = [_result("model", loaded, 0.0)]
-        if loaded.status == "healthy":
-            start = time.perf_counter()
-            checks.append(_result("inference", self._infer(timeout), time.perf_counter() - start))
-        return HealthReport(tuple(checks))
 
     # --- one ---
 
@@ -260,101 +202,6 @@ class HamiltonianMonitor:
         call = self._score_call(prompt, completion, token_ids, timeout, use_cache)
         return await self.engine.run_async(call)
 
-    # --- many ---
-
-    @overload
-    def analyze_batch(
-        self,
-        prompts: Iterable[PromptLike],
-        *,
-        timeout: float | None = ...,
-        return_exceptions: Literal[False] = ...,
-        on_done: OnDone | None = ...,
-        **options: Any,
-    ) -> list[TrajectoryAnalysis]: ...
-
-    @overload
-    def analyze_batch(
-        self,
-        prompts: Iterable[PromptLike],
-        *,
-        timeout: float | None = ...,
-        return_exceptions: Literal[True],
-        on_done: OnDone | None = ...,
-        **options: Any,
-    ) -> list[BatchOutcome]: ...
-
-    def analyze_batch(
-        self,
-        prompts: Iterable[PromptLike],
-        *,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-        on_done: OnDone | None = None,
-        **options: Any,
-    ) -> list[TrajectoryAnalysis] | list[BatchOutcome]:
-        """Analyse many prompts, in as few batches as the backend can.
-
-        Args:
-            prompts: each as `analyze` takes it.
-            timeout: seconds for the whole call. What is not done then fails by itself, with what was
-                measured of it; what is done is kept.
-            return_exceptions: put the error of an item in its place instead of raising `BatchError`.
-            on_done: called with the place and the outcome of each item as soon as it is there.
-            options: those of `analyze`, for every item.
-
-        Raises:
-            BatchError: some items failed, after all were done; ``results`` has every outcome in order.
-        """
-        prompts = _as_list(prompts)
-        use_cache = bool(options.pop("use_cache", True))
-        outcomes: list[Any] = [None] * len(prompts)
-        calls, places = [], []
-        deadline = _deadline(timeout)
-        for place, prompt in enumerate(prompts):
-            try:
-                request = generation_request(prompt, self.config, **options)
-            except CertError as error:
-                outcomes[place] = _told(on_done, place, error)
-                continue
-            control = Control(timeout=_left(deadline))
-            calls.append(self.engine.call(request, control, use_cache=use_cache))
-            places.append(place)
-        for index, outcome in self.engine.run_all(calls) if calls else ():
-            outcomes[places[index]] = _told(on_done, places[index], outcome)
-        return _results(outcomes, return_exceptions)
-
-    async def analyze_batch_async(
-        self,
-        prompts: Iterable[PromptLike],
-        *,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-        on_done: OnDone | None = None,
-        **options: Any,
-    ) -> list[TrajectoryAnalysis] | list[BatchOutcome]:
-        """Do what `analyze_batch` does while other tasks run."""
-        prompts = _as_list(prompts)
-        deadline = _deadline(timeout)
-        outcomes: list[Any] = [None] * len(prompts)
-        async with self.resource.acquire_async() as backend:
-            slots = asyncio.Semaphore(backend.window)
-
-            async def analyse(place: int) -> None:
-                async with slots:
-                    try:
-                        outcome: BatchOutcome = await self.analyze_async(
-                            prompts[place], timeout=_left(deadline), **options
-                        )
-                    except CertError as error:
-                        outcome = error
-                outcomes[place] = _told(on_done, place, outcome)
-
-            async with asyncio.TaskGroup() as group:
-                for place in range(len(prompts)):
-                    group.create_task(analyse(place))
-        return _results(outcomes, return_exceptions)
-
     # --- inside ---
 
     def _score_call(
@@ -367,56 +214,3 @@ class HamiltonianMonitor:
     ) -> Call:
         request = score_request(prompt, self.config, completion=completion, token_ids=token_ids)
         return self.engine.call(request, Control(timeout=timeout), use_cache=use_cache)
-
-    def _infer(self, timeout: float) -> Finding:
-        try:
-            analysis = self.analyze("1", max_new_tokens=1, timeout=timeout, use_cache=False)
-        except CertError as error:
-            return Finding("unhealthy", error.code, error.message)
-        if analysis.generation.stop_step is None and analysis.verdict == "not_measured":
-            return Finding("unhealthy", "not_measured", "one token was generated and not measured")
-        return Finding("healthy")
-
-
-def _as_list(prompts: object) -> list[Any]:
-    if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
-        raise ConfigurationError(
-            f"a batch is a list of prompts, not {type(prompts).__name__}", hint="analyze() takes one prompt"
-        )
-    return list(prompts)
-
-
-# A deadline that is over leaves the rest no time, which is not the same as no limit.
-_NO_TIME = 1e-9
-
-
-def _deadline(timeout: float | None) -> float | None:
-    Control(timeout=timeout)  # refuses what is out of range
-    return None if timeout is None else time.monotonic() + timeout
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(_NO_TIME, deadline - time.monotonic())
-
-
-def _told(on_done: OnDone | None, place: int, outcome: BatchOutcome) -> BatchOutcome:
-    if on_done is not None:
-        on_done(place, outcome)
-    return outcome
-
-
-def _results(outcomes: list[Any], return_exceptions: bool) -> list[Any]:
-    failed = [outcome for outcome in outcomes if isinstance(outcome, CertError)]
-    if not failed or return_exceptions:
-        return outcomes
-    error = BatchError(
-        f"{len(failed)} of {len(outcomes)} items failed; the first: {failed[0].message}",
-        hint="look at .results, or call with return_exceptions=True",
-        context={"failed": len(failed), "items": len(outcomes), "codes": sorted({e.code for e in failed})},
-    )
-    error.results = outcomes
-    raise error from failed[0]
-
-
-def _result(name: str, finding: Finding, seconds: float) -> CheckResult:
-    return CheckResult(name, finding.status, True, finding.code, finding.detail, seconds)

@@ -1,0 +1,165 @@
+"""Many prompts at once, each with an outcome of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeAlias, overload
+
+from cert.backends.control import Control
+from cert.core.errors import BatchError, CertError, ConfigurationError
+from cert.trajectory.life import MonitorLife
+from cert.trajectory.requests import PromptLike, generation_request
+from cert.trajectory.types import TrajectoryAnalysis
+
+__all__ = ["BatchOutcome", "Batches", "OnDone", "deadline_of", "results_of", "time_left"]
+
+BatchOutcome: TypeAlias = TrajectoryAnalysis | CertError
+OnDone: TypeAlias = Callable[[int, BatchOutcome], object]
+
+
+class Batches(MonitorLife):
+    """The part of a monitor that takes batches."""
+
+    @overload
+    def analyze_batch(
+        self,
+        prompts: Iterable[PromptLike],
+        *,
+        timeout: float | None = ...,
+        return_exceptions: Literal[False] = ...,
+        on_done: OnDone | None = ...,
+        **options: Any,
+    ) -> list[TrajectoryAnalysis]: ...
+
+    @overload
+    def analyze_batch(
+        self,
+        prompts: Iterable[PromptLike],
+        *,
+        timeout: float | None = ...,
+        return_exceptions: Literal[True],
+        on_done: OnDone | None = ...,
+        **options: Any,
+    ) -> list[BatchOutcome]: ...
+
+    def analyze_batch(
+        self,
+        prompts: Iterable[PromptLike],
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        on_done: OnDone | None = None,
+        **options: Any,
+    ) -> list[TrajectoryAnalysis] | list[BatchOutcome]:
+        """Analyse many prompts, in as few batches as the backend can.
+
+        Args:
+            prompts: each as `analyze` takes it.
+            timeout: seconds for the whole call. What is not done then fails by itself, with what was
+                measured of it; what is done is kept.
+            return_exceptions: put the error of an item in its place instead of raising `BatchError`.
+            on_done: called with the place and the outcome of each item as soon as it is there.
+            options: those of `analyze`, for every item.
+
+        Raises:
+            BatchError: some items failed, after all were done; ``results`` has every outcome in order.
+        """
+        prompts = _as_list(prompts)
+        use_cache = bool(options.pop("use_cache", True))
+        outcomes: list[Any] = [None] * len(prompts)
+        calls, places = [], []
+        deadline = deadline_of(timeout)
+        for place, prompt in enumerate(prompts):
+            try:
+                request = generation_request(prompt, self.config, **options)
+            except CertError as error:
+                outcomes[place] = _told(on_done, place, error)
+                continue
+            control = Control(timeout=time_left(deadline))
+            calls.append(self.engine.call(request, control, use_cache=use_cache))
+            places.append(place)
+        for index, outcome in self.engine.run_all(calls) if calls else ():
+            outcomes[places[index]] = _told(on_done, places[index], outcome)
+        return results_of(outcomes, return_exceptions)
+
+    async def analyze_batch_async(
+        self,
+        prompts: Iterable[PromptLike],
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        on_done: OnDone | None = None,
+        **options: Any,
+    ) -> list[TrajectoryAnalysis] | list[BatchOutcome]:
+        """Do what `analyze_batch` does while other tasks run."""
+        prompts = _as_list(prompts)
+        use_cache = bool(options.pop("use_cache", True))
+        deadline = deadline_of(timeout)
+        outcomes: list[Any] = [None] * len(prompts)
+        async with self.resource.acquire_async() as backend:
+            slots = asyncio.Semaphore(backend.window)
+
+            async def analyse(place: int) -> None:
+                async with slots:
+                    try:
+                        request = generation_request(prompts[place], self.config, **options)
+                        control = Control(timeout=time_left(deadline))
+                        call = self.engine.call(request, control, use_cache=use_cache)
+                        outcome: BatchOutcome = await self.engine.run_async(call)
+                    except CertError as error:
+                        outcome = error
+                outcomes[place] = _told(on_done, place, outcome)
+
+            async with asyncio.TaskGroup() as group:
+                for place in range(len(prompts)):
+                    group.create_task(analyse(place))
+        return results_of(outcomes, return_exceptions)
+
+
+def _as_list(prompts: object) -> list[Any]:
+    if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
+        raise ConfigurationError(
+            f"a batch is a list of prompts, not {type(prompts).__name__}", hint="analyze() takes one prompt"
+        )
+    return list(prompts)
+
+
+# A deadline that is over leaves the rest no time, which is not the same as no limit.
+_NO_TIME = 1e-9
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """Return the moment at which a call that begins now has to be done."""
+    Control(timeout=timeout)  # refuses what is out of range
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def time_left(deadline: float | None) -> float | None:
+    """Return the seconds to a moment, never 0."""
+    return None if deadline is None else max(_NO_TIME, deadline - time.monotonic())
+
+
+def _told(on_done: OnDone | None, place: int, outcome: BatchOutcome) -> BatchOutcome:
+    if on_done is not None:
+        on_done(place, outcome)
+    return outcome
+
+
+def results_of(outcomes: list[Any], return_exceptions: bool) -> list[Any]:
+    """Return the outcomes.
+
+    Raises:
+        BatchError: there is an error among them, and they are not wanted.
+    """
+    failed = [outcome for outcome in outcomes if isinstance(outcome, CertError)]
+    if not failed or return_exceptions:
+        return outcomes
+    error = BatchError(
+        f"{len(failed)} of {len(outcomes)} items failed; the first: {failed[0].message}",
+        hint="look at .results, or call with return_exceptions=True",
+        context={"failed": len(failed), "items": len(outcomes), "codes": sorted({e.code for e in failed})},
+    )
+    error.results = outcomes
+    raise error from failed[0]
