@@ -83,6 +83,10 @@ class ApiRecord:
     model: str | None
     fingerprint: str | None
 
+    def additions(self) -> tuple[str, ...]:
+        """Return what each token adds to the text, as `cert.backends.control.TokenBlock` has it."""
+        return _additions(self.text, self.offsets.tolist(), 0)[0]
+
 
 def read_response(data: bytes | str | msgspec.Raw, options: ReadOptions | None = None) -> list[ApiRecord]:
     """Read a whole response (``chat.completion`` or ``text_completion``), one record a choice.
@@ -247,18 +251,9 @@ class RecordBuilder:
         steps = replace(steps, vocab_size=self.options.vocab_size)
         self._steps.append(steps)
         self._spans.extend(spans)
-        return TokenBlock(steps, self._additions(spans))
-
-    def _additions(self, spans: Sequence[Span]) -> tuple[str, ...]:
-        """Return what each token adds to the text; of those that share a character the last adds it."""
-        text = "".join(self._texts)
-        self._texts = [text]
-        added = []
-        for place, (_, end) in enumerate(spans):
-            shared = place + 1 < len(spans) and spans[place + 1] == spans[place]
-            added.append("" if shared else text[self._told : end])
-            self._told = self._told if shared else max(self._told, end)
-        return tuple(added)
+        self._texts = ["".join(self._texts)]
+        added, self._told = _additions(self._texts[0], spans, self._told)
+        return TokenBlock(steps, added)
 
     def _record(self, reason: FinishReason, stop: TokenSteps | None) -> ApiRecord:
         usage = self._usage or Usage()
@@ -277,6 +272,16 @@ class RecordBuilder:
             model=self._model,
             fingerprint=self._fingerprint,
         )
+
+
+def _additions(text: str, spans: Sequence[Sequence[int]], told: int) -> tuple[tuple[str, ...], int]:
+    """Return what each token adds, and the end of it; of those that share a character the last adds it."""
+    added = []
+    for span, following in zip(spans, [*spans[1:], None], strict=True):
+        end = told if span == following else max(told, span[1])
+        added.append(text[told:end])
+        told = end
+    return tuple(added), told
 
 
 def _joined(parts: Sequence[TokenSteps], top_k: int) -> TokenSteps:

@@ -1,0 +1,204 @@
+"""Requests to a server by the openai SDK, and the bytes of its answers, bounded and undecoded.
+
+The SDK brings authentication and its errors. It retries nothing here, follows no redirect, and parses
+nothing: answers go to `cert.backends.api_records` as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx2
+import openai
+from pydantic import SecretStr
+
+from cert.backends.openai_server.errors import OPENAI_ERRORS, said_by_server
+from cert.core.errors import CertError, UpstreamConnectionError, UpstreamProtocolError
+
+__all__ = ["Transport"]
+
+_DONE = b"[DONE]"
+_UNUSED_KEY = "unused"
+
+
+class Transport:
+    """One client of one server; it belongs to one event loop.
+
+    Args:
+        base_url: checked.
+        api_key: sent as a bearer token; without one no authorization is sent.
+        most_bytes: of one answer. Compressed answers are not asked for and not read.
+        connect_seconds: for a connection to be made. What an answer may take is the caller's to bound.
+    """
+
+    def __init__(
+        self, base_url: str, api_key: SecretStr | None, *, most_bytes: int, connect_seconds: float
+    ) -> None:
+        self._api_key = api_key.get_secret_value() if api_key else ""
+        self._most_bytes = most_bytes
+        own: dict[str, Any] = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
+        if not self._api_key:
+            own["Authorization"] = openai.Omit()
+        timeout = httpx2.Timeout(None, connect=connect_seconds)
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=self._api_key or _UNUSED_KEY,
+            max_retries=0,
+            timeout=timeout,
+            default_headers={**own, "Accept-Encoding": "identity"},
+            http_client=httpx2.AsyncClient(
+                timeout=timeout,
+                follow_redirects=False,
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+                event_hooks={"response": [self._bound]},
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def models(self) -> bytes:
+        """Return the list of models.
+
+        Raises:
+            CertError: as `complete`.
+        """
+        with self._mapped(()):
+            async with self._client.models.with_streaming_response.list() as response:
+                return await _body(response)
+
+    async def complete(self, body: Mapping[str, Any], secrets: Sequence[str] = ()) -> bytes:
+        """Send a request and return the whole answer; one with ``messages`` is a chat.
+
+        Args:
+            body: of the request.
+            secrets: texts that no error may quote.
+
+        Raises:
+            UpstreamError: the server cannot be reached, fails, refuses, or its answer is not JSON.
+            PromptTooLongError: the server says so.
+        """
+        with self._mapped(secrets):
+            async with self._ask(body) as response:
+                _expect(response, "application/json")
+                return await _body(response)
+
+    async def stream(
+        self, body: Mapping[str, Any], secrets: Sequence[str] = ()
+    ) -> AsyncGenerator[bytes, None]:
+        """Send a request and yield the data of the answer's events as they come.
+
+        Raises:
+            UpstreamConnectionError: the answer ended before it was said to be whole.
+            CertError: as `complete`.
+        """
+        with self._mapped(secrets):
+            async with self._ask({**body, "stream": True}) as response:
+                _expect(response, "text/event-stream")
+                async for data in _events(response):
+                    if data == _DONE:
+                        return
+                    yield data
+        raise UpstreamConnectionError("the stream ended before the answer was whole")
+
+    def _ask(self, body: Mapping[str, Any]) -> Any:
+        rest = {name: value for name, value in body.items() if name not in ("model", "messages", "prompt")}
+        if "messages" in body:
+            return self._client.chat.completions.with_streaming_response.create(
+                model=body["model"], messages=body["messages"], extra_body=rest
+            )
+        return self._client.completions.with_streaming_response.create(
+            model=body["model"], prompt=body["prompt"], extra_body=rest
+        )
+
+    async def _bound(self, response: httpx2.Response) -> None:
+        """Limit what is read of an answer, of errors too, before anything is."""
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() not in ("", "identity"):
+            raise UpstreamProtocolError(
+                "the server compresses its answer though it was asked not to",
+                hint="switch compression off in front of the server",
+                context={"encoding": encoding[:20], "retry": False},
+            )
+        response.stream = _Bounded(response.stream, self._most_bytes)
+
+    @contextlib.contextmanager
+    def _mapped(self, secrets: Sequence[str]) -> Iterator[None]:
+        try:
+            with OPENAI_ERRORS.applied():
+                yield
+        except CertError as error:
+            cause = error.__cause__
+            said = (
+                said_by_server(cause, (self._api_key, *secrets))
+                if isinstance(cause, openai.APIError)
+                else None
+            )
+            if said:
+                error.message = f"{error.message}: {said}"
+                error.args = (error.message,)
+            raise
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """The bytes of an answer, up to a limit."""
+
+    def __init__(self, stream: Any, most: int) -> None:
+        self._stream = stream
+        self._left = most
+        self._most = most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise UpstreamProtocolError(
+                    f"the server's answer is larger than {self._most} bytes",
+                    context={"most_bytes": self._most, "retry": False},
+                )
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _body(response: Any) -> bytes:
+    return b"".join([chunk async for chunk in response.iter_bytes()])
+
+
+async def _events(response: Any) -> AsyncIterator[bytes]:
+    """Yield the data of server-sent events; only single-line data is in use here.
+
+    See https://html.spec.whatwg.org/multipage/server-sent-events.html.
+    """
+    async for line in _lines(response):
+        if line.startswith(b"data:"):
+            yield line[5:].strip()
+        elif line.startswith(b"{"):
+            # An error as plain JSON in place of an event.
+            yield line
+
+
+async def _lines(response: Any) -> AsyncIterator[bytes]:
+    parts: list[bytes] = []
+    async for chunk in response.iter_bytes():
+        first, *others = chunk.split(b"\n")
+        parts.append(first)
+        for line in others:
+            yield b"".join(parts).strip()
+            parts = [line]
+    if last := b"".join(parts).strip():
+        yield last
+
+
+def _expect(response: Any, kind: str) -> None:
+    given = str(response.headers.get("content-type", ""))
+    if given.partition(";")[0].strip().lower() != kind:
+        raise UpstreamProtocolError(
+            f"the server answers with '{given[:60]}' in place of {kind}",
+            hint="check that the base URL is that of the API, which mostly ends with /v1",
+            context={"retry": False},
+        )
