@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -34,13 +35,13 @@ class Answer:
         self._request_id = f"req_{number}"
         self._body = body if isinstance(body, dict) else {}
         limit = dialect.limit(self._body) if reply.status < 400 else None
-        self._tokens = reply.tokens if limit is None else reply.tokens[:limit]
-        self._whole = len(self._tokens) == len(reply.tokens)
+        self._whole = limit is None or len(reply.tokens) <= limit
+        self._answer = replace(reply, tokens=reply.tokens[:limit])
 
     @property
     def usage(self) -> Usage:
         """What it is charged with, if it is."""
-        return self._dialect.usage(self._body, self._tokens)
+        return self._dialect.usage(self._body, self._answer.tokens)
 
     async def send(self, wire: Wire) -> bool:
         """Send an answer; false when the connection is done with."""
@@ -64,7 +65,7 @@ class Answer:
 
     @property
     def _streamed(self) -> bool:
-        return self._reply.status < 400 and bool(self._body.get("stream"))
+        return self._reply.status < 400 and self._reply.raw is None and bool(self._body.get("stream"))
 
     def _headers(self) -> dict[str, str]:
         kind = "text/event-stream" if self._streamed else "application/json"
@@ -83,13 +84,29 @@ class Answer:
         if self._reply.status >= 400 or self._reply.fault == "error_inside":
             status = 500 if self._reply.status < 400 else self._reply.status
             return json.dumps(self._dialect.error(status, self._reply, self._request_id)).encode()
-        whole = json.dumps(self._dialect.answer(self._body, self._tokens, self._whole, self._number)).encode()
+        if self._reply.raw is not None:
+            return self._reply.raw
+        answer = self._dialect.answer(self._body, self._answer, self._whole, self._number)
+        whole = json.dumps(self._rewritten(answer)).encode()
         return b'{"id": "not JSON", "content": [' if self._reply.fault == "malformed" else whole
+
+    def _rewritten(self, data: Any) -> Any:
+        return data if self._reply.rewrite is None else self._reply.rewrite(data)
+
+    def _event(self, event: bytes) -> bytes:
+        """Rewrite the data of an event."""
+        name, mark, data = event.partition(b"data: ")
+        if self._reply.rewrite is None or not data.startswith(b"{"):
+            return event
+        return name + mark + json.dumps(self._rewritten(json.loads(data))).encode() + b"\n\n"
 
     async def _events(self) -> AsyncIterator[bytes]:
         seen = 0
-        for event, is_token in self._dialect.stream(self._body, self._tokens, self._whole, self._number):
-            if self._reply.fault != "none" and seen >= self._reply.after_tokens:
+        for event, is_token in self._dialect.stream(self._body, self._answer, self._whole, self._number):
+            if self._reply.fault == "no_done":
+                if event.startswith(b"data: [DONE]"):
+                    return
+            elif self._reply.fault != "none" and seen >= self._reply.after_tokens:
                 if self._reply.fault == "error_inside":
                     yield self._dialect.stream_error(self._reply, self._request_id)
                 elif self._reply.fault == "malformed":
@@ -98,4 +115,4 @@ class Answer:
             if is_token:
                 await asyncio.sleep(self._reply.token_delay)
                 seen += 1
-            yield event
+            yield self._event(event)

@@ -1,7 +1,7 @@
-"""The two wire formats that the scripted server speaks: Anthropic Messages, and OpenAI chat completions.
+"""What the scripted server needs of a wire format, and the one of Anthropic's messages.
 
-Sources: the API references of the two vendors as of November 2026 (``POST /v1/messages``, and
-``POST /v1/chat/completions`` with its server-sent chunks).
+Source: the vendor's API reference as of November 2026 (``POST /v1/messages``). `cert.testing.openai_api` has
+the formats of OpenAI's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from cert.testing.replies import Reply, Token
 
-__all__ = ["DIALECTS", "Dialect", "Usage", "count_tokens"]
+__all__ = ["ANTHROPIC", "Dialect", "Usage", "bearer_of", "count_tokens"]
 
 
 def count_tokens(text: str) -> int:
@@ -43,9 +43,12 @@ class Dialect(ABC):
             return "the body is not a JSON object"
         if not isinstance(body.get("model"), str) or not body["model"]:
             return "model: field required"
+        return self._own_problem(body) or self._prompt_problem(body)
+
+    def _prompt_problem(self, body: Mapping[str, Any]) -> str | None:
         if not isinstance(body.get("messages"), list) or not body["messages"]:
             return "messages: at least one message is required"
-        return self._own_problem(body)
+        return None
 
     @abstractmethod
     def _own_problem(self, body: Mapping[str, Any]) -> str | None: ...
@@ -63,12 +66,12 @@ class Dialect(ABC):
         """Return the body of an error."""
 
     @abstractmethod
-    def answer(self, body: Mapping[str, Any], tokens: tuple[Token, ...], whole: bool, number: int) -> Any:
+    def answer(self, body: Mapping[str, Any], reply: Reply, whole: bool, number: int) -> Any:
         """Return the body of an answer; ``whole`` unless the token limit cut it."""
 
     @abstractmethod
     def stream(
-        self, body: Mapping[str, Any], tokens: tuple[Token, ...], whole: bool, number: int
+        self, body: Mapping[str, Any], reply: Reply, whole: bool, number: int
     ) -> Iterator[tuple[bytes, bool]]:
         """Yield the server-sent events of an answer, each with whether it carries a token."""
 
@@ -78,7 +81,8 @@ class Dialect(ABC):
 
     def usage(self, body: Mapping[str, Any], tokens: tuple[Token, ...]) -> Usage:
         """Return what an answer is charged with."""
-        prompt = [body.get("system", ""), *(message.get("content", "") for message in body["messages"])]
+        messages = body.get("messages") or [{"content": body.get("prompt", "")}]
+        prompt = [body.get("system", ""), *(message.get("content", "") for message in messages)]
         return Usage(sum(count_tokens(_text_of(part)) for part in prompt), len(tokens))
 
     def error_type(self, status: int, reply: Reply) -> str:
@@ -86,7 +90,7 @@ class Dialect(ABC):
         return reply.error_type or self.error_types.get(status, "api_error")
 
 
-class _Anthropic(Dialect):
+class _AnthropicMessages(Dialect):
     name = "anthropic"
     request_id_header = "request-id"
     error_types = {  # noqa: RUF012  # never changed
@@ -109,7 +113,7 @@ class _Anthropic(Dialect):
 
     def key(self, headers: Mapping[str, str]) -> str | None:
         # Its SDK sends the key as a bearer token since version 2; plain HTTP clients send it as before.
-        return headers.get("x-api-key") or _bearer(headers)
+        return headers.get("x-api-key") or bearer_of(headers)
 
     def limit(self, body: Mapping[str, Any]) -> int | None:
         return int(body["max_tokens"])
@@ -118,7 +122,8 @@ class _Anthropic(Dialect):
         inner = {"type": self.error_type(status, reply), "message": reply.message}
         return {"type": "error", "error": inner, "request_id": request_id}
 
-    def answer(self, body: Mapping[str, Any], tokens: tuple[Token, ...], whole: bool, number: int) -> Any:
+    def answer(self, body: Mapping[str, Any], reply: Reply, whole: bool, number: int) -> Any:
+        tokens = reply.tokens
         text = {"type": "text", "text": "".join(token.text for token in tokens)}
         usage = self.usage(body, tokens)
         return self._message(body, [text], "end_turn" if whole else "max_tokens", usage, number)
@@ -143,8 +148,9 @@ class _Anthropic(Dialect):
         }
 
     def stream(
-        self, body: Mapping[str, Any], tokens: tuple[Token, ...], whole: bool, number: int
+        self, body: Mapping[str, Any], reply: Reply, whole: bool, number: int
     ) -> Iterator[tuple[bytes, bool]]:
+        tokens = reply.tokens
         usage = self.usage(body, tokens)
         start = self._message(body, [], None, Usage(usage.input_tokens, 1), number)
         yield _named({"type": "message_start", "message": start}), False
@@ -164,102 +170,12 @@ class _Anthropic(Dialect):
         return _named(self.error(529, reply, request_id))
 
 
-class _OpenAI(Dialect):
-    name = "openai"
-    request_id_header = "x-request-id"
-    error_types = {  # noqa: RUF012  # never changed
-        400: "invalid_request_error",
-        401: "invalid_request_error",
-        404: "invalid_request_error",
-        429: "rate_limit_exceeded",
-        500: "server_error",
-        503: "service_unavailable",
-    }
-
-    def _own_problem(self, body: Mapping[str, Any]) -> str | None:
-        top = body.get("top_logprobs")
-        if top is None:
-            return None
-        if not body.get("logprobs"):
-            return "top_logprobs needs logprobs to be true"
-        if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= 20:
-            return "top_logprobs: from 0 to 20"
-        return None
-
-    def key(self, headers: Mapping[str, str]) -> str | None:
-        return _bearer(headers)
-
-    def limit(self, body: Mapping[str, Any]) -> int | None:
-        limit = body.get("max_completion_tokens", body.get("max_tokens"))
-        return limit if isinstance(limit, int) else None
-
-    def error(self, status: int, reply: Reply, request_id: str) -> dict[str, Any]:  # noqa: ARG002
-        kind = self.error_type(status, reply)
-        return {"error": {"message": reply.message, "type": kind, "param": None, "code": None}}
-
-    def answer(self, body: Mapping[str, Any], tokens: tuple[Token, ...], whole: bool, number: int) -> Any:
-        text = "".join(token.text for token in tokens)
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": text, "refusal": None},
-            "logprobs": _logprobs(body, tokens),
-            "finish_reason": "stop" if whole else "length",
-        }
-        frame = self._frame(body, "chat.completion", number)
-        return frame | {"choices": [choice], "usage": self._usage(body, tokens)}
-
-    def stream(
-        self, body: Mapping[str, Any], tokens: tuple[Token, ...], whole: bool, number: int
-    ) -> Iterator[tuple[bytes, bool]]:
-        frame = self._frame(body, "chat.completion.chunk", number)
-
-        def chunk(delta: Any, logprobs: Any = None, finish: str | None = None) -> bytes:
-            choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-            return _unnamed(frame | {"choices": [choice]})
-
-        yield chunk({"role": "assistant", "content": ""}), False
-        for token in tokens:
-            yield chunk({"content": token.text}, _logprobs(body, (token,))), True
-        yield chunk({}, finish="stop" if whole else "length"), False
-        if (body.get("stream_options") or {}).get("include_usage"):
-            yield _unnamed(frame | {"choices": [], "usage": self._usage(body, tokens)}), False
-        yield b"data: [DONE]\n\n", False
-
-    def stream_error(self, reply: Reply, request_id: str) -> bytes:
-        return _unnamed(self.error(500, reply, request_id))
-
-    def _frame(self, body: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]:
-        return {"id": f"chatcmpl-{number}", "object": kind, "created": 1_760_000_000, "model": body["model"]}
-
-    def _usage(self, body: Mapping[str, Any], tokens: tuple[Token, ...]) -> dict[str, int]:
-        usage = self.usage(body, tokens)
-        return {
-            "prompt_tokens": usage.input_tokens,
-            "completion_tokens": usage.output_tokens,
-            "total_tokens": usage.input_tokens + usage.output_tokens,
-        }
+ANTHROPIC: Dialect = _AnthropicMessages()
+"""``POST /v1/messages``."""
 
 
-DIALECTS: Mapping[str, Dialect] = {"/v1/messages": _Anthropic(), "/v1/chat/completions": _OpenAI()}
-
-
-def _logprobs(body: Mapping[str, Any], tokens: tuple[Token, ...]) -> dict[str, Any] | None:
-    if not body.get("logprobs"):
-        return None
-    count = body.get("top_logprobs") or 0
-    content = [
-        _candidate(token.text, token.logprob)
-        | {"top_logprobs": [_candidate(*candidate) for candidate in token.candidates(count)]}
-        for token in tokens
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _candidate(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "surrogatepass"))}
-
-
-def _bearer(headers: Mapping[str, str]) -> str | None:
+def bearer_of(headers: Mapping[str, str]) -> str | None:
+    """Return the token of a request's authorization."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key if scheme.lower() == "bearer" else None
 
@@ -274,7 +190,3 @@ def _text_of(content: Any) -> str:
 
 def _named(event: Mapping[str, Any]) -> bytes:
     return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
-
-
-def _unnamed(event: Mapping[str, Any]) -> bytes:
-    return f"data: {json.dumps(event)}\n\n".encode()

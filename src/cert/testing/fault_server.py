@@ -1,7 +1,8 @@
 """A server on loopback that answers like a vendor's API, and fails as a test tells it to.
 
-It speaks the Anthropic Messages API (``/v1/messages``) and the OpenAI chat API (``/v1/chat/completions``)
-over real sockets, so that a vendor's own SDK can be pointed at it unchanged::
+It speaks the Anthropic Messages API (``/v1/messages``) and the OpenAI API (``/v1/chat/completions``,
+``/v1/completions`` and ``/v1/models``), the latter as OpenAI or as one of the servers that speak it too, over
+real sockets, so that a vendor's own SDK can be pointed at it unchanged::
 
     with FaultServer([error(529), error(429, retry_after=2), ok("Paris")]) as server:
         client = anthropic.Anthropic(base_url=server.url, api_key="test", max_retries=0)
@@ -20,8 +21,10 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from cert.testing.answers import Answer
-from cert.testing.dialects import DIALECTS, Dialect, Usage
-from cert.testing.replies import Reply, error, ok
+from cert.testing.dialects import ANTHROPIC, Dialect, Usage
+from cert.testing.flavours import FLAVOURS, Flavour
+from cert.testing.openai_api import chat_completions, completions
+from cert.testing.replies import Reply, Token, error, ok
 from cert.testing.wire import Wire, WireRequest
 
 __all__ = ["Account", "FaultServer", "RecordedRequest", "Script"]
@@ -72,6 +75,8 @@ class FaultServer:
         input_price: dollars for a million tokens, which is millionths of a dollar for one.
         output_price: the same for generated tokens.
         clock: monotonic seconds.
+        flavour: the server whose habits the OpenAI API has; one of `cert.testing.flavours.FLAVOURS`.
+        known: tokens of given texts that are scored; others are as likely as unscripted ones.
     """
 
     def __init__(
@@ -83,8 +88,17 @@ class FaultServer:
         input_price: int = 3,
         output_price: int = 15,
         clock: Callable[[], float] = time.monotonic,
+        flavour: str | Flavour = "openai",
+        known: Iterable[Token] = (),
     ) -> None:
-        self._choose = script if callable(script) else _one_by_one(iter(script), otherwise or ok())
+        self._flavour = FLAVOURS[flavour] if isinstance(flavour, str) else flavour
+        self._dialects: Mapping[str, Dialect] = {
+            "/v1/messages": ANTHROPIC,
+            "/v1/chat/completions": chat_completions(self._flavour),
+            "/v1/completions": completions(self._flavour, known),
+        }
+        self._otherwise = otherwise or ok()
+        self._choose = self._chooser(script)
         self._api_key = api_key
         self._prices = (input_price, output_price)
         self._clock = clock
@@ -98,6 +112,13 @@ class FaultServer:
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
         self._port = 0
+
+    def then(self, script: Script) -> None:
+        """Go on with another script from the next request on."""
+        self._choose = self._chooser(script)
+
+    def _chooser(self, script: Script) -> Callable[[RecordedRequest], Reply]:
+        return script if callable(script) else _one_by_one(iter(script), self._otherwise)
 
     # --- what a test looks at ---
 
@@ -208,8 +229,12 @@ class FaultServer:
     # --- one request ---
 
     async def _handle(self, wire: Wire, request: WireRequest) -> bool:
-        dialect = DIALECTS.get(request.path) if request.method == "POST" else None
+        dialect = self._dialects.get(request.path) if request.method == "POST" else None
         recorded = self._record(request, dialect)
+        if request.method == "GET" and request.path == "/v1/models":
+            cards = json.dumps(self._flavour.models()).encode()
+            await wire.send(200, {"content-type": "application/json"}, cards)
+            return True
         if dialect is None:
             await wire.send(404, {"content-type": "application/json"}, b'{"error": {"message": "not found"}}')
             return True

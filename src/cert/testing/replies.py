@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-__all__ = ["Fault", "Reply", "Token", "error", "ok"]
+__all__ = ["Fault", "Reply", "Token", "error", "ok", "split"]
 
 # What goes wrong: nothing; the connection is reset before the first byte or in the middle of the body; the
-# body ends early; the body is no JSON; an answer with status 200 holds an error; nothing ever comes.
-Fault: TypeAlias = Literal["none", "reset", "reset_midway", "truncated", "malformed", "error_inside", "hang"]
+# body ends early; the body is no JSON; an answer with status 200 holds an error; nothing ever comes; a stream
+# ends in good order without the event that says so.
+Fault: TypeAlias = Literal[
+    "none", "reset", "reset_midway", "truncated", "malformed", "error_inside", "hang", "no_done"
+]
 
 _PIECES = re.compile(r"\s*\S+|\s+")
 _SURE = 0.9  # probability of a token that is not scripted
@@ -20,13 +23,31 @@ _SURE = 0.9  # probability of a token that is not scripted
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token with its natural log-probability and the other candidates."""
+    """One generated token with its natural log-probability and the other candidates.
+
+    Attributes:
+        text: as it reads by itself.
+        logprob: before temperature and the like.
+        alternatives: the other candidates, likeliest first.
+        data: its bytes, where they are a part of a character; the text is then what shows of it.
+        special: not part of the answer's text.
+    """
 
     text: str
     logprob: float = math.log(_SURE)
     alternatives: tuple[tuple[str, float], ...] = tuple(
         (f"<other {rank}>", math.log((1 - _SURE) * 0.5**rank)) for rank in range(1, 21)
     )
+
+    data: bytes | None = None
+    special: bool = False
+
+    @property
+    def own_bytes(self) -> bytes:
+        """What it adds to the text."""
+        if self.special:
+            return b""
+        return self.text.encode("utf-8", "surrogatepass") if self.data is None else self.data
 
     def candidates(self, count: int) -> list[tuple[str, float]]:
         """Return the likeliest candidates, the chosen one among them where it belongs."""
@@ -49,7 +70,13 @@ class Reply:
         after_tokens: tokens of a stream that arrive before its fault.
         retry_after: a header in seconds, ``retry_after_ms`` in milliseconds, and ``retry_after_date`` as an
             HTTP date so many seconds from now.
-        headers: further ones.
+        headers: further ones, or others in place of the usual.
+        finish: the reason to finish, in place of the usual.
+        stop: the token that ends the answer, which some servers list.
+        thought: how many of the first tokens are reasoning that is shown apart.
+        refused: the answer is a refusal.
+        rewrite: changes the body of the answer, or each event of a stream, before it is sent.
+        raw: the body as it is sent, whatever was asked.
         billed: whether the vendor charges for it; by default if an answer was generated, also one that does
             not arrive.
     """
@@ -67,6 +94,12 @@ class Reply:
     retry_after_date: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     billed: bool | None = None
+    finish: str | None = None
+    stop: Token | None = None
+    thought: int = 0
+    refused: bool = False
+    rewrite: Callable[[Any], Any] | None = None
+    raw: bytes | None = None
 
     @property
     def charged(self) -> bool:
@@ -74,6 +107,11 @@ class Reply:
         if self.billed is not None:
             return self.billed
         return self.status < 400 and self.fault not in ("reset", "error_inside")
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Split a text as the scripted server does: words with the blanks before them."""
+    return tuple(_PIECES.findall(text))
 
 
 def ok(
@@ -95,7 +133,7 @@ def ok(
         after_tokens: tokens of a stream that arrive before its fault.
         billed: whether the vendor charges for it.
     """
-    tokens = tuple(Token(piece) for piece in _PIECES.findall(text)) if isinstance(text, str) else text
+    tokens = tuple(Token(piece) for piece in split(text)) if isinstance(text, str) else text
     return Reply(
         tokens=tokens,
         fault=fault,

@@ -8,7 +8,7 @@ source, the note says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cert.backends.base import LogprobsMode
 from cert.core.errors import ConfigurationError
@@ -49,8 +49,8 @@ class Dialect:
     chosen_takes_a_place: bool = False
     echo_tokens: int | None = None
     mode: LogprobsMode = "unknown"
-    note: str = ""
-    sources: tuple[str, ...] = ()
+    note: str = field(default="", repr=False)
+    sources: tuple[str, ...] = field(default=(), repr=False)
 
 
 VLLM = Dialect(

@@ -27,6 +27,7 @@ from cert.core.errors import (
     UpstreamProtocolError,
     UpstreamRejectedError,
 )
+from cert.signals.steps import FloatArray
 
 __all__ = ["Asking", "Profile", "find_out", "stated_profile"]
 
@@ -175,7 +176,7 @@ class _Probe:
             dialect=self._dialect,
             chat=chat is not None,
             plain=plain is not None,
-            max_top_logprobs=min(min(asked, record.steps.top_k) for asked, record in found),
+            max_top_logprobs=min(self._wanted, *(min(asked, record.steps.top_k) for asked, record in found)),
             ask_at_most=min(asked for asked, _ in found),
             mode=await self._mode(form),
             streams=await self._streams(form),
@@ -236,20 +237,24 @@ class _Probe:
     async def _mode(self, form: Mapping[str, Any]) -> LogprobsMode:
         cool = await self._first(form, temperature=1.0)
         warm = await self._first(form, temperature=2.0)
-        narrow = await self._first(form, temperature=1.0, top_p=0.2)
-        if cool is None or warm is None or narrow is None:
+        if cool is None or warm is None:
             return "unknown"
         by_temperature = _told_by_gaps(cool, warm)
-        if by_temperature != "raw":
-            return by_temperature
+        narrow = await self._first(form, temperature=1.0, top_p=0.2) if by_temperature == "raw" else None
+        if narrow is None:
+            return "unknown" if by_temperature == "raw" else by_temperature
         # Nucleus sampling puts the mass of what it cuts off on what it keeps.
-        moved = abs(float(narrow.steps.top_logprobs[0, 0]) - float(cool.steps.top_logprobs[0, 0]))
-        shorter = narrow.steps.top_k < cool.steps.top_k or np.isnan(narrow.steps.top_logprobs).any()
-        return "processed" if moved > 0.1 or shorter else "raw"
+        moved = abs(narrow[0] - cool[0]) > 0.1
+        return "processed" if moved or len(narrow) < len(cool) else "raw"
 
-    async def _first(self, form: Mapping[str, Any], **sampling: float) -> ApiRecord | None:
+    async def _first(self, form: Mapping[str, Any], **sampling: float) -> FloatArray | None:
+        """Return the log-probabilities of the candidates of the first token, those that are known."""
         record = await self._ask({**form, **sampling}, tokens=1)
-        return record if record is not None and len(record.steps) and record.steps.top_k > 1 else None
+        if record is None or not len(record.steps):
+            return None
+        known: FloatArray = record.steps.top_logprobs[0]
+        known = known[~np.isnan(known)]
+        return known if len(known) else None
 
     async def _streams(self, form: Mapping[str, Any]) -> bool:
         builder = RecordBuilder(ReadOptions(top_k=1))
@@ -281,15 +286,14 @@ def _with_stop(record: ApiRecord) -> ApiRecord:
     )
 
 
-def _told_by_gaps(cool: ApiRecord, warm: ApiRecord) -> LogprobsMode:
-    """Tell by the gaps between the likeliest and others at temperatures 1 and 2."""
-    width = min(cool.steps.top_k, warm.steps.top_k)
-    first, second = cool.steps.top_logprobs[0, :width], warm.steps.top_logprobs[0, :width]
-    gaps, halved = first[0] - first[1:], second[0] - second[1:]
+def _told_by_gaps(cool: FloatArray, warm: FloatArray) -> LogprobsMode:
+    """Tell by the gaps between the likeliest candidate and others at temperatures 1 and 2."""
+    width = min(len(cool), len(warm))
+    gaps, halved = cool[0] - cool[1:width], warm[0] - warm[1:width]
     wide = gaps > _LEAST_GAP
     if not wide.any():
         return "unknown"
-    ratio = float(np.nanmedian(halved[wide] / gaps[wide]))
+    ratio = float(np.median(halved[wide] / gaps[wide]))
     if abs(ratio - 1.0) < 0.15:
         return "raw"
     return "processed" if abs(ratio - 0.5) < 0.15 else "unknown"

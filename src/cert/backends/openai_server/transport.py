@@ -38,21 +38,18 @@ class Transport:
     ) -> None:
         self._api_key = api_key.get_secret_value() if api_key else ""
         self._most_bytes = most_bytes
-        own: dict[str, Any] = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
-        if not self._api_key:
-            own["Authorization"] = openai.Omit()
         timeout = httpx2.Timeout(None, connect=connect_seconds)
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=self._api_key or _UNUSED_KEY,
             max_retries=0,
             timeout=timeout,
-            default_headers={**own, "Accept-Encoding": "identity"},
+            default_headers={"Accept-Encoding": "identity"},
             http_client=httpx2.AsyncClient(
                 timeout=timeout,
                 follow_redirects=False,
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
-                event_hooks={"response": [self._bound]},
+                event_hooks={"request": [self._tidy], "response": [self._bound]},
             ),
         )
 
@@ -113,6 +110,11 @@ class Transport:
         return self._client.completions.with_streaming_response.create(
             model=body["model"], prompt=body["prompt"], extra_body=rest
         )
+
+    async def _tidy(self, request: httpx2.Request) -> None:
+        """Take out what the SDK adds of its own accord: a stand-in for a key, and names from the environment."""
+        for name in ("OpenAI-Organization", "OpenAI-Project", *(() if self._api_key else ("Authorization",))):
+            request.headers.pop(name, None)
 
     async def _bound(self, response: httpx2.Response) -> None:
         """Limit what is read of an answer, of errors too, before anything is."""
