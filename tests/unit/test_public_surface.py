@@ -11,12 +11,16 @@ SURFACE = {
         "Outcome", "Prompt", "Sampling", "ScoreRequest", "TokenBlock",
     ],
     "cert.signals": [
-        "GenerationSignals", "RunningSignals", "SignalOptions", "SignalStream", "StepSignals", "TokenSteps",
-        "analyze_steps", "energy", "entropy_bounds", "reduce_logits", "step_signals", "top_k_entropy_ceiling",
+        "GenerationSignals", "RunningSignals", "SignalColumns", "SignalOptions", "SignalStream",
+        "StepSignals", "TokenSteps", "analyze_steps", "energy", "entropy_bounds", "reduce_logits",
+        "signal_columns", "step_signals", "top_k_entropy_ceiling",
     ],
     "cert.trajectory": [
-        "Check", "GateDecision", "HamiltonianMonitor", "LoadOptions", "Message", "ReasoningMetrics",
-        "TrajectoryAnalysis", "TrajectoryConfig", "Verdict",
+        "AsyncTrajectoryStream", "CERTTrajectoryAnalyzer", "Check", "GateDecision", "HamiltonianEngine",
+        "HamiltonianModelResource", "HamiltonianMonitor", "HamiltonianVisualizer", "LoadOptions", "Message",
+        "ReasoningMetrics", "ReasoningTrajectoryMonitor", "SamplesAnalysis", "StreamedToken",
+        "TrajectoryAnalysis", "TrajectoryConfig", "TrajectoryStream", "Verdict", "load_model_for_monitoring",
+        "unload_model",
     ],
     "cert.observability": [],
     "cert.testing": [
@@ -35,7 +39,18 @@ def test_a_package_offers_what_it_is_said_to(package):
         assert getattr(module, name) is not None
 
 
-@pytest.mark.parametrize("path", ["cert.core.errors", "cert.trajectory.api", "cert.trajectory.types"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            f"cert.core.{name}"
+            for name in ("resources", "errors", "retry", "circuit_breaker", "health", "config")
+        ),
+        "cert.observability.logging",
+        "cert.observability.metrics",
+        *(f"cert.trajectory.{name}" for name in ("resources", "engine", "api", "types")),
+    ],
+)
 def test_module_names_of_the_v4_specification_import(path):
     """Programs written to the specification import these by name."""
     importlib.import_module(path)

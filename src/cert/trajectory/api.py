@@ -13,6 +13,7 @@ from typing import Any
 from cert.backends.base import Backend
 from cert.backends.control import Control, OnStep
 from cert.backends.loading import REFERENCE, LoadOptions, peek_vocab_size
+from cert.backends.opening import ServerOptions, is_server
 from cert.core.events import EventHub
 from cert.trajectory.batches import Batches
 from cert.trajectory.engine import Call, HamiltonianEngine, refuse_unseen
@@ -34,6 +35,7 @@ class HamiltonianMonitor(Batches, Sampler):
         preload: load the model, or ask the server what it can show, now and not at the first analysis.
         config: thresholds and settings.
         options: how a model is loaded into this process and what is allowed to be loaded.
+        server: how a model on a server is asked: its key, dialect, limits, retries.
         backend: a backend that is ready; then ``model_name``, ``preload`` and ``options`` play no part.
         cache_size: analyses that are kept; a repeated greedy or seeded question is answered from them.
         cache_unseeded: keep samples without a seed too.
@@ -53,23 +55,27 @@ class HamiltonianMonitor(Batches, Sampler):
         *,
         config: TrajectoryConfig | None = None,
         options: LoadOptions | None = None,
+        server: ServerOptions | None = None,
         backend: Backend | None = None,
         cache_size: int = 1000,
         cache_unseeded: bool = False,
         hub: EventHub | None = None,
     ) -> None:
         self.config = config or TrajectoryConfig()
-        options = options or LoadOptions()
         named = REFERENCE if model_name is None else os.fspath(model_name)
         self.model_name = backend.identity.name if backend else named
         if backend is not None:
             refuse_unseen(backend, self.config)
             self.resource = GivenBackend(backend, hub=hub)
         else:
-            if not named.startswith("openai:"):
-                self.config.check_vocabulary(peek_vocab_size(named, options))
+            if not is_server(named):
+                self.config.check_vocabulary(peek_vocab_size(named, options or LoadOptions()))
             self.resource = HamiltonianModelResource(
-                named, options, hub=hub, check=lambda loaded: refuse_unseen(loaded, self.config)
+                named,
+                options,
+                server=server,
+                hub=hub,
+                check=lambda loaded: refuse_unseen(loaded, self.config),
             )
         self.engine = HamiltonianEngine(
             self.resource, self.config, cache_size=cache_size, cache_unseeded=cache_unseeded, hub=hub

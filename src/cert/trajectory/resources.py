@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cert.backends.base import Backend
-from cert.backends.loading import REFERENCE, LoadOptions, require_libraries
+from cert.backends.loading import REFERENCE, LoadOptions
+from cert.backends.opening import ServerOptions, open_backend
 from cert.core.events import EventHub
 from cert.core.memory import MemoryTracker
 from cert.core.resources import ManagedResource
@@ -23,23 +24,22 @@ class HamiltonianModelResource(ManagedResource[Backend]):
         *,
         memory: MemoryTracker | None = None,
         hub: EventHub | None = None,
+        server: ServerOptions | None = None,
         make_backend: Callable[[str, LoadOptions], Backend] | None = None,
         check: Callable[[Backend], object] | None = None,
     ) -> None:
         self.model_name = REFERENCE if model_name is None else model_name
         super().__init__(self.model_name, memory=memory, hub=hub)
-        self._options = options or LoadOptions()
+        self._options = options
+        self._server = server
         self._make = make_backend
         self._check = check
 
     def _load(self) -> Backend:
         if self._make is not None:
-            backend = self._make(self.model_name, self._options)
+            backend = self._make(self.model_name, self._options or LoadOptions())
         else:
-            require_libraries()
-            from cert.backends.local import LocalBackend
-
-            backend = LocalBackend.load(self.model_name, self._options)
+            backend = open_backend(self.model_name, self._options, server=self._server)
         if self._check is not None:
             self._check(backend)
         return backend
