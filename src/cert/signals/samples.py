@@ -148,7 +148,7 @@ def _entropy(masses: list[float]) -> float:
     for i, mass in enumerate(masses):
         # For p near 1 the logarithm of the quotient would lose what little is left beside it.
         rest = math.fsum(masses[:i] + masses[i + 1 :])
-        log_p = math.log1p(-rest / total) if 2.0 * mass > total else math.log(mass / total)
+        log_p = math.log1p(-rest / total) if 2.0 * mass > total else math.log(mass) - math.log(total)
         terms.append(-mass / total * log_p)
     return min(max(0.0, math.fsum(terms)), math.log(len(masses)))
 
