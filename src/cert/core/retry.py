@@ -132,6 +132,11 @@ class Retry:
             Exception: one that is not worth a retry, unchanged; or any, where one attempt is all there is.
         """
         run = _Run(self, seconds, operation)
+        # Nearly every first attempt succeeds, and the engine alone costs as much as the rest of the stack.
+        try:
+            return function()
+        except Exception as error:
+            attempts = _once_failed(function, error)
         engine = tenacity.Retrying(
             sleep=self.clock.sleep,
             retry=run.worth_it,
@@ -140,13 +145,21 @@ class Retry:
             before_sleep=run.announce,
             retry_error_callback=run.give_up,
         )
-        return engine(function)
+        return engine(attempts)
 
     async def call_async(
         self, function: Callable[[], Awaitable[T]], *, seconds: float | None = None, operation: str = ""
     ) -> T:
         """Do what `call` does for a function that is awaited; a cancellation is never retried."""
         run = _Run(self, seconds, operation)
+        try:
+            return await function()
+        except Exception as error:
+            attempts = _once_failed(function, error)
+
+        async def attempt() -> T:
+            return await attempts()
+
         engine = tenacity.AsyncRetrying(
             sleep=self.clock.sleep_async,
             retry=run.worth_it,
@@ -155,7 +168,7 @@ class Retry:
             before_sleep=run.announce,
             retry_error_callback=run.give_up,
         )
-        return cast(T, await engine(function))
+        return cast(T, await engine(attempt))
 
     def __call__(self, function: F) -> F:
         """Return ``function``, plain or ``async``, so that each call of it is tried again."""
@@ -179,6 +192,18 @@ def _predicate(on: RetryOn) -> Callable[[Exception], bool]:
         kinds = on
         return lambda error: isinstance(error, kinds)
     return on
+
+
+def _once_failed(function: Callable[[], T], error: Exception) -> Callable[[], T]:
+    """Return the attempts of a function whose first has been made already, and raised this error."""
+    first = [error]
+
+    def attempt() -> T:
+        if first:
+            raise first.pop()
+        return function()
+
+    return attempt
 
 
 class _Run:

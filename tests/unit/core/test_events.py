@@ -152,6 +152,26 @@ def test_emit_returns_at_once_while_an_observer_sleeps(hub):
     assert len(gate.seen) == 2001
 
 
+def test_observers_that_compute_let_the_work_go_on_between_events():
+    """A burst of events would hold up every request of a service: one thread computes for long."""
+    told = []
+    hub = EventHub()
+    hub.observe(lambda event: told.append(sum(range(20_000))))
+    hub.emit(EVENT)  # the thread has started
+    assert hub.flush()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60.0)
+    try:
+        for _ in range(100):
+            hub.emit(EVENT)
+        time.sleep(0.0001)
+        assert len(told) < 100
+    finally:
+        sys.setswitchinterval(interval)
+    assert hub.flush()
+    assert len(told) == 101
+
+
 def test_what_does_not_fit_is_lost_and_counted():
     """When observers cannot keep up memory stays bounded, and the loss is known, not silent."""
     hub = EventHub(capacity=3)
