@@ -69,8 +69,9 @@ demo: $(STAMPS)/demo  ## Watch the reference model answer, and write an HTML rep
 	@$(BIN)/cert demo
 
 .PHONY: benchmark
-benchmark: $(STAMPS)/dev  ## Measure what watching costs, against the same generation unwatched
+benchmark: $(STAMPS)/dev  ## Measure what watching costs, and what the resilience stack around a call does
 	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/core.py
 
 .PHONY: wheel
 wheel: $(STAMPS)/dev  ## Build the wheel into dist/
