@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from cert.backends.api_schema import Logprobs
 from cert.backends.api_steps import Listed, as_column
 from cert.backends.api_text import Piece, PieceDecoder
 from cert.core.errors import UpstreamProtocolError
+from cert.signals.steps import FloatArray, IntArray
 
 __all__ = ["any_partial", "listing"]
 
@@ -54,25 +55,52 @@ def listing(
 def _of_entries(
     entries: Sequence[Any], names: TokenNames, decoder: PieceDecoder, chosen_takes_a_place: bool
 ) -> tuple[Listed, Sequence[Piece]]:
-    candidates = [candidate for entry in entries for candidate in entry.top_logprobs or ()]
-    ids = _own_ids(entries, names)
-    candidate_ids = _own_ids(candidates, names) if ids is not None else None
-    own = ids is not None and (candidate_ids is not None or not candidates)
-    return Listed(
-        ids=np.array(ids, np.int64) if own else names.numbers(list(map(_key, entries))),
-        logprobs=as_column([entry.logprob for entry in entries]),
-        counts=np.array([len(entry.top_logprobs or ()) for entry in entries], np.int64),
-        candidate_ids=np.array(candidate_ids or (), np.int64) if own else names.numbers(_keys(candidates)),
-        candidate_logprobs=as_column([candidate.logprob for candidate in candidates]),
-        own_ids=own,
-        chosen_takes_a_place=chosen_takes_a_place,
+    tokens: list[Any] = []
+    counts = []
+    for entry in entries:
+        tops = entry.top_logprobs or ()
+        tokens.append(entry)
+        tokens.extend(tops)
+        counts.append(len(tops))
+    keys = list(map(_key, tokens)) if hasattr(entries[0], "bytes") else [token.token for token in tokens]
+    return _listed(
+        keys,
+        as_column([token.logprob for token in tokens]),
+        np.array(counts, np.int64),
+        _own_ids(tokens, names),
+        names,
+        chosen_takes_a_place,
     ), _pieces(entries, decoder)
+
+
+def _listed(
+    keys: Sequence[Key],
+    logprobs: FloatArray,
+    counts: IntArray,
+    own_ids: Sequence[int] | None,
+    names: TokenNames,
+    chosen_takes_a_place: bool,
+) -> Listed:
+    """Part the chosen tokens from the candidates that follow each of them.
+
+    Tokens are numbered step by step, so that a stream has the numbers of the whole.
+    """
+    numbers = names.numbers(keys) if own_ids is None else np.array(own_ids, np.int64)
+    chosen = np.zeros(len(keys), dtype=np.bool_)
+    chosen[np.cumsum(counts + 1) - counts - 1] = True
+    return Listed(
+        ids=numbers[chosen],
+        logprobs=logprobs[chosen],
+        counts=counts,
+        candidate_ids=numbers[~chosen],
+        candidate_logprobs=logprobs[~chosen],
+        own_ids=own_ids is not None,
+        chosen_takes_a_place=chosen_takes_a_place,
+    )
 
 
 def _own_ids(tokens: Sequence[Any], names: TokenNames) -> list[int] | None:
     """Return the model's own ids, if these tokens bring them."""
-    if not tokens:
-        return None
     first = tokens[0]
     if first.id is None and id_in_text(first.token) is None:
         return None
@@ -82,12 +110,6 @@ def _own_ids(tokens: Sequence[Any], names: TokenNames) -> list[int] | None:
         raise UpstreamProtocolError("the response has an id for some tokens and none for others")
     names.note(known, (token.token for token in tokens))
     return known
-
-
-def _keys(tokens: Sequence[Any]) -> list[Key]:
-    if tokens and hasattr(tokens[0], "bytes"):
-        return list(map(_key, tokens))
-    return [token.token for token in tokens]
 
 
 def _key(token: Any) -> Key:
@@ -131,24 +153,18 @@ def _of_columns(
     tops = [top or {} for top in logprobs.top_logprobs or [None] * len(tokens)]
     if not len(tokens) == len(chosen) == len(tops):
         raise UpstreamProtocolError("tokens, token_logprobs and top_logprobs differ in length")
-    keys = list(chain.from_iterable(tops))
-    ids = _ids_in_texts(tokens, names)
-    candidate_ids = _ids_in_texts(keys, names) if ids is not None else None
-    own = ids is not None and (candidate_ids is not None or not keys)
-    return Listed(
-        ids=np.array(ids, np.int64) if own else names.numbers(tokens),
-        logprobs=as_column(chosen),
-        counts=np.array([len(top) for top in tops], np.int64),
-        candidate_ids=np.array(candidate_ids or (), np.int64) if own else names.numbers(keys),
-        candidate_logprobs=as_column(list(chain.from_iterable(top.values() for top in tops))),
-        own_ids=own,
-        by_text=not own,
-        chosen_takes_a_place=chosen_takes_a_place,
-    ), [None if "\ufffd" in token else token for token in tokens]
+    keys = [key for token, top in zip(tokens, tops, strict=True) for key in (token, *top)]
+    values = [value for one, top in zip(chosen, tops, strict=True) for value in (one, *top.values())]
+    counts = np.array([len(top) for top in tops], np.int64)
+    own_ids = _ids_in_texts(keys, names)
+    listed = _listed(keys, as_column(values), counts, own_ids, names, chosen_takes_a_place)
+    return replace(listed, by_text=own_ids is None), [
+        None if "\ufffd" in token else token for token in tokens
+    ]
 
 
 def _ids_in_texts(texts: Sequence[str], names: TokenNames) -> list[int] | None:
-    if not texts or id_in_text(texts[0]) is None:
+    if id_in_text(texts[0]) is None:
         return None
     ids = [number for number in map(id_in_text, texts) if number is not None]
     if len(ids) < len(texts):

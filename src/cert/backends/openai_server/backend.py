@@ -265,6 +265,9 @@ class OpenAIBackend(Backend):
             async with contextlib.aclosing(events):
                 async for data in events:
                     flight.feed(data)
+                    # What has arrived already is read without a pause in which a cancellation could come.
+                    if flight.control.ending is not None:
+                        raise asyncio.CancelledError
             return flight.finish()
         except CertError as error:
             if flight.told:

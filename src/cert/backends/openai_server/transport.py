@@ -112,7 +112,7 @@ class Transport:
         )
 
     async def _tidy(self, request: httpx2.Request) -> None:
-        """Take out what the SDK adds of its own accord: a stand-in for a key, and names from the environment."""
+        """Take out what the SDK adds by itself: a stand-in for a key, and names from the environment."""
         for name in ("OpenAI-Organization", "OpenAI-Project", *(() if self._api_key else ("Authorization",))):
             request.headers.pop(name, None)
 
