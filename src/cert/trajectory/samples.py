@@ -37,6 +37,7 @@ __all__ = [
     "cluster_answers",
     "cluster_answers_async",
     "sample_seeds",
+    "synchronous_rule",
 ]
 
 Sameness: TypeAlias = Equivalence | AsyncEquivalence | Entailment | Judge | AsyncJudge
@@ -129,31 +130,37 @@ _KINDS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
 )
 
 
-def cluster_answers(
-    prompt: Prompt, analyses: Sequence[TrajectoryAnalysis], sameness: Sameness | None
-) -> Clustering:
-    """Put the answers together by what they say.
+def synchronous_rule(sameness: Sameness | None) -> Equivalence:
+    """Return the rule for code that cannot wait for a network.
 
     Raises:
-        ConfigurationError: the rule waits for a network, which synchronous code cannot.
-        CertError: the rule cannot be used.
+        ConfigurationError: the rule is asynchronous.
     """
     rule = as_equivalence(sameness)
     if not hasattr(rule, "same"):
         raise ConfigurationError(f"the rule '{rule.name}' is asynchronous", hint="analyze_samples_async()")
+    chosen: Equivalence = rule
+    return chosen
+
+
+def cluster_answers(prompt: Prompt, analyses: Sequence[TrajectoryAnalysis], rule: Equivalence) -> Clustering:
+    """Put the answers together by what they say.
+
+    Raises:
+        CertError: the rule cannot be used.
+    """
     return cluster(_question(prompt), [a.generated_text for a in analyses], rule)
 
 
 async def cluster_answers_async(
-    prompt: Prompt, analyses: Sequence[TrajectoryAnalysis], sameness: Sameness | None
+    prompt: Prompt, analyses: Sequence[TrajectoryAnalysis], rule: Any
 ) -> Clustering:
-    """Do the same while other tasks run."""
-    rule = as_equivalence(sameness)
+    """Do the same while other tasks run; the rule may be an `AsyncEquivalence`."""
+    if not hasattr(rule, "same_async"):
+        return await asyncio.to_thread(cluster_answers, prompt, analyses, rule)
     answers = [analysis.generated_text for analysis in analyses]
-    if hasattr(rule, "same_async"):
-        clustering: Clustering = await cluster_async(_question(prompt), answers, rule)
-        return clustering
-    return await asyncio.to_thread(cluster, _question(prompt), answers, rule)
+    clustering: Clustering = await cluster_async(_question(prompt), answers, rule)
+    return clustering
 
 
 def sample_seeds(n: int, seed: int | None) -> list[int]:

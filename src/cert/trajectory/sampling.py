@@ -15,9 +15,11 @@ from cert.trajectory.requests import PromptLike, generation_request
 from cert.trajectory.samples import (
     Sameness,
     SamplesAnalysis,
+    as_equivalence,
     cluster_answers,
     cluster_answers_async,
     sample_seeds,
+    synchronous_rule,
 )
 
 __all__ = ["Sampler"]
@@ -61,6 +63,7 @@ class Sampler(MonitorLife):
             BatchError: an answer failed; ``results`` has the others.
             CertError: the answers cannot be compared.
         """
+        rule = synchronous_rule(sameness)
         requests = self._sample_requests(prompt, n, seed, max_new_tokens, temperature, top_p, sampling_top_k)
         deadline = deadline_of(timeout)
         calls = [self._sample_call(request, deadline, seed) for request in requests]
@@ -68,7 +71,7 @@ class Sampler(MonitorLife):
         for place, outcome in self.engine.run_all(calls):
             outcomes[place] = outcome
         analyses = results_of(outcomes, return_exceptions=False)
-        return SamplesAnalysis.of(analyses, cluster_answers(requests[0].prompt, analyses, sameness))
+        return SamplesAnalysis.of(analyses, cluster_answers(requests[0].prompt, analyses, rule))
 
     async def analyze_samples_async(
         self,
@@ -84,6 +87,7 @@ class Sampler(MonitorLife):
         timeout: float | None = None,
     ) -> SamplesAnalysis:
         """Do what `analyze_samples` does while other tasks run; asynchronous rules are welcome."""
+        rule = as_equivalence(sameness)
         requests = self._sample_requests(prompt, n, seed, max_new_tokens, temperature, top_p, sampling_top_k)
         deadline = deadline_of(timeout)
         outcomes = await asyncio.gather(
@@ -101,7 +105,7 @@ class Sampler(MonitorLife):
             if isinstance(outcome, BaseException) and not isinstance(outcome, CertError):
                 raise outcome
         analyses = results_of(list(outcomes), return_exceptions=False)
-        clustering = await cluster_answers_async(requests[0].prompt, analyses, sameness)
+        clustering = await cluster_answers_async(requests[0].prompt, analyses, rule)
         return SamplesAnalysis.of(analyses, clustering)
 
     def _sample_requests(
