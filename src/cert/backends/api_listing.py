@@ -15,17 +15,7 @@ from cert.backends.api_text import Piece, PieceDecoder
 from cert.core.errors import UpstreamProtocolError
 from cert.signals.steps import FloatArray, IntArray
 
-__all__ = ["any_partial", "listing"]
-
-
-def any_partial(logprobs: Logprobs[Any] | None) -> bool:
-    r"""Say whether a text may not show what its token is, a part of a character.
-
-    Servers write U+FFFD in its place, OpenAI ``\x`` and two digits. The bytes tell, where they are given.
-    """
-    entries = (logprobs and (logprobs.content or logprobs.refusal)) or ()
-    texts = [candidate.token for entry in entries for candidate in entry.top_logprobs or ()]
-    return is_partial("\n".join(texts)) or is_partial("\n".join(entry.token for entry in entries))
+__all__ = ["listing"]
 
 
 def listing(
@@ -62,7 +52,12 @@ def _of_entries(
         tokens.append(entry)
         tokens.extend(tops)
         counts.append(len(tops))
-    keys = list(map(_key, tokens)) if hasattr(entries[0], "bytes") else [token.token for token in tokens]
+    if hasattr(entries[0], "bytes"):
+        keys: list[Key] = list(map(_key, tokens))
+    else:
+        texts = [token.token for token in tokens]
+        names.unclear = names.unclear or is_partial("\n".join(texts))
+        keys = list(texts)
     return _listed(
         keys,
         as_column([token.logprob for token in tokens]),

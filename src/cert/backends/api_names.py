@@ -26,9 +26,13 @@ class TokenNames:
     """The tokens of one record, numbered as they first appear; it only grows.
 
     Where the source gives the model's own ids, those are used (`note`), and this only names them.
+
+    Attributes:
+        unclear: a text stands for a part of a character; which one, its bytes would tell.
     """
 
     def __init__(self) -> None:
+        self.unclear = False
         self._numbers: defaultdict[Key, int] = defaultdict(count().__next__)
         self._keys: list[Key] = []  # in the order of their numbers, made when it is asked for
         self._noted: dict[int, str] = {}
@@ -69,7 +73,10 @@ class TokenNames:
 
 
 def is_partial(text: str) -> bool:
-    """Say whether a text stands for bytes that make no whole character."""
+    r"""Say whether a text stands for bytes that make no whole character.
+
+    Servers write U+FFFD in its place, OpenAI ``\x`` and two digits.
+    """
     return "\ufffd" in text or "\\x" in text
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from cert.backends.api_listing import any_partial, listing
+from cert.backends.api_listing import listing
 from cert.backends.api_names import NO_TOKEN, TokenNames
 from cert.backends.api_schema import (
     Choice,
@@ -106,10 +106,10 @@ def _read_choices(response: Response[Any], options: ReadOptions, *, exact: bool)
         raise UpstreamProtocolError("the response has no choices")
     records = []
     for choice in sorted(response.choices, key=lambda choice: choice.index):
-        if not exact and any_partial(choice.logprobs):
-            return None
         builder = RecordBuilder(options)
         builder.add_choice(choice)
+        if not exact and builder.names.unclear:
+            return None
         # The usage is that of all choices together.
         builder.note(response, counts=len(response.choices) == 1)
         records.append(builder.finish()[1])
