@@ -13,11 +13,11 @@ import pytest
 import redis
 
 
-class DurableRedis:
-    """A Redis of this test's own that keeps every write it has acknowledged."""
+class RedisServer:
+    """A Redis of this test's own, which keeps every write it has acknowledged, or (not durable) none."""
 
-    def __init__(self, program: str, folder: Path) -> None:
-        self.program, self.folder = program, folder
+    def __init__(self, program: str, folder: Path, *, durable: bool) -> None:
+        self.program, self.folder, self.durable = program, folder, durable
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -31,7 +31,7 @@ class DurableRedis:
             "bind": "127.0.0.1",
             "dir": self.folder,
             "save": "",
-            "appendonly": "yes",
+            "appendonly": "yes" if self.durable else "no",
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",
         }
@@ -69,9 +69,19 @@ class DurableRedis:
         self.process.wait()
 
 
-@pytest.fixture
-def durable_redis(system_tool: Callable[[str], str], tmp_path: Path) -> Iterator[DurableRedis]:
-    """A Redis as the documentation asks for it."""
-    server = DurableRedis(system_tool("redis-server"), tmp_path)
+def _running(program: str, folder: Path, *, durable: bool) -> Iterator[RedisServer]:
+    server = RedisServer(program, folder, durable=durable)
     yield server
     server.kill()
+
+
+@pytest.fixture
+def durable_redis(system_tool: Callable[[str], str], tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis as the documentation asks for it."""
+    yield from _running(system_tool("redis-server"), tmp_path, durable=True)
+
+
+@pytest.fixture
+def forgetful_redis(system_tool: Callable[[str], str], tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis without persistence: what was in it is gone when it restarts."""
+    yield from _running(system_tool("redis-server"), tmp_path, durable=False)

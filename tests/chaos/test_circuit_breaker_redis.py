@@ -7,8 +7,6 @@ import importlib.util
 import itertools
 import os
 import random
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from hypothesis import settings
 
 from cert.core.circuit_breaker import BreakerPolicy, CircuitState, Outcome
@@ -33,51 +30,15 @@ FAST = BreakerPolicy(recovery_seconds=0.5, probe_seconds=0.5)
 _names = itertools.count()
 
 
-class Server:
-    """A Redis of this test's own, without persistence."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        self.program, self.folder = program, folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen(
-            [self.program, *options, "--dir", str(self.folder)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        with redis.Redis(port=self.port) as client:
-            for _ in range(200):
-                try:
-                    client.ping()
-                    return
-                except redis.RedisError:
-                    time.sleep(0.05)
-        raise RuntimeError("redis-server did not start")
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
-def server(system_tool: Callable[[str], str], tmp_path: Path) -> Iterator[Server]:
-    running = Server(system_tool("redis-server"), tmp_path)
-    yield running
-    running.kill()
+def server(forgetful_redis: Any) -> Any:
+    return forgetful_redis
 
 
 class Replica:
     """One process's view of the circuit, with its events."""
 
-    def __init__(self, server: Server, policy: BreakerPolicy = FAST) -> None:
+    def __init__(self, server: Any, policy: BreakerPolicy = FAST) -> None:
         self.events: list[Event] = []
         self.hub = EventHub()
         self.hub.observe(self.events.append)
@@ -102,7 +63,7 @@ class Replica:
 
 
 @pytest.fixture
-def replicas(server: Server) -> Iterator[Callable[[], Replica]]:
+def replicas(server: Any) -> Iterator[Callable[[], Replica]]:
     made: list[Replica] = []
 
     def make() -> Replica:
@@ -153,7 +114,7 @@ print(len(admitted), flush=True)
 """
 
 
-def test_of_all_threads_in_all_processes_one_probes(server: Server, replicas: Callable[[], Replica]) -> None:
+def test_of_all_threads_in_all_processes_one_probes(server: Any, replicas: Callable[[], Replica]) -> None:
     """After an outage a fleet waits; the server that just came back must meet one call of it."""
     replicas().report(*[Outcome.FAILURE] * 5)
     processes = [
@@ -179,7 +140,7 @@ def test_of_all_threads_in_all_processes_one_probes(server: Server, replicas: Ca
 
 
 def test_a_killed_redis_leaves_calls_protected_and_comes_back(
-    server: Server, replicas: Callable[[], Replica]
+    server: Any, replicas: Callable[[], Replica]
 ) -> None:
     """Losing Redis must neither stop the service nor its protection, and operators must see it."""
     replica = replicas()
@@ -200,11 +161,11 @@ def test_a_killed_redis_leaves_calls_protected_and_comes_back(
     assert replica.degradations() == [True, False]
 
 
-def test_a_redis_that_hangs_delays_one_call_only(server: Server, replicas: Callable[[], Replica]) -> None:
+def test_a_redis_that_hangs_delays_one_call_only(server: Any, replicas: Callable[[], Replica]) -> None:
     """Each call would otherwise wait for Redis's time-out before it even began."""
     replica = replicas()
     replica.report(Outcome.SUCCESS)
-    server.process.send_signal(signal.SIGSTOP)
+    server.stop()
     began = time.monotonic()
     replica.report(Outcome.SUCCESS)
     assert time.monotonic() - began < 2
@@ -214,16 +175,16 @@ def test_a_redis_that_hangs_delays_one_call_only(server: Server, replicas: Calla
         replica.report(Outcome.SUCCESS)
         durations.append(time.monotonic() - began)
     assert sorted(durations)[10] < 0.05
-    server.process.send_signal(signal.SIGCONT)
+    server.go_on()
     replica.until_shared()
     assert replica.degradations() == [True, False]
 
 
-def test_a_full_redis_is_as_good_as_none(server: Server, replicas: Callable[[], Replica]) -> None:
+def test_a_full_redis_is_as_good_as_none(server: Any, replicas: Callable[[], Replica]) -> None:
     """A Redis that takes no writes would otherwise let every call through, or none."""
     replica = replicas()
     replica.report(Outcome.SUCCESS)
-    with redis.Redis(port=server.port) as client:
+    with server.client() as client:
         client.config_set("maxmemory", "1")
         in_flight = replica.breaker.acquire()
         for _ in range(4):
@@ -281,7 +242,7 @@ def _rules() -> Any:
     return module.CircuitRules
 
 
-def test_redis_goes_through_the_states_as_the_model_does(server: Server) -> None:
+def test_redis_goes_through_the_states_as_the_model_does(server: Any) -> None:
     """The in-memory twin of the other tests may differ from Redis's own Lua."""
     from hypothesis.stateful import run_state_machine_as_test
 
