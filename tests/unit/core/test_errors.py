@@ -24,8 +24,16 @@ def test_errors_survive_the_way_between_processes(cls):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_errors_are_json_with_the_same_keys(cls):
     """Services and records show errors as data; a client relies on the keys."""
-    data = json.loads(json.dumps(cls("x").to_dict()))
-    assert set(data) == {"code", "message", "hint", "retryable", "retry_after", "context"}
+    error = cls("it broke", hint="mend it", retry_after=2.5, context={"n": 1})
+    assert json.loads(json.dumps(error.to_dict())) == {
+        "code": cls.code,
+        "message": "it broke",
+        "hint": "mend it",
+        "retryable": cls.retryable,
+        "retry_after": 2.5,
+        "context": {"n": 1},
+    }
+    assert set(cls("x").to_dict()) == set(error.to_dict())
 
 
 def test_every_class_has_a_code_of_its_own():
@@ -41,6 +49,21 @@ def test_the_tree_in_the_docstring_is_the_tree():
     for name, builtin in drawn:
         if builtin:
             assert builtin in {base.__name__ for base in getattr(errors, name).__mro__}
+
+
+def test_which_errors_may_pass_by_themselves():
+    """A client tries again what says so: one wrong word is a storm on a server, or a lost answer."""
+    assert {cls.__name__ for cls in CLASSES if cls.retryable} == {
+        "EvidenceError",
+        "OverloadedError",
+        "RateLimitedError",
+        "StoreError",
+        "UpstreamConnectionError",
+        "UpstreamProtocolError",
+        "UpstreamRateLimitError",
+        "UpstreamTimeoutError",
+        "UpstreamUnavailableError",
+    }
 
 
 def test_bad_input_is_also_a_value_error():
