@@ -8,14 +8,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from cert.core.errors import ConfigurationError, GenerationCancelledError, GenerationTimeoutError
 from cert.signals.steps import TokenSteps
 
-__all__ = ["Control", "Ending", "OnBlock", "OnStep", "TokenBlock"]
+__all__ = ["Control", "Ending", "OnBlock", "OnStep", "TokenBlock", "in_listener"]
 
 T = TypeVar("T")
+
+_here = threading.local()
+
+
+def in_listener() -> bool:
+    """Say whether this thread is a backend's, just now in a caller's listener.
+
+    What waits here for another generation of the same backend waits for ever, since it keeps that thread.
+    """
+    return bool(getattr(_here, "listening", False))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,7 +51,8 @@ class Control:
     """Ends one generation from outside, from any thread, within one step of it.
 
     Args:
-        timeout: seconds from now in which everything must be done, waiting included; ``None``: no limit.
+        timeout: seconds in which everything must be done, waiting included, from now or from `restart` on;
+            ``None`` and infinity: no limit.
         on_step: called after each step with the number of steps done.
         on_block: called with the tokens as they come. Like ``on_step`` it is called on the backend's
             thread, must be quick, and ends the generation when it raises: the caller gets what it raised.
@@ -60,12 +71,18 @@ class Control:
         if timeout is not None and not timeout > 0.0:
             raise ConfigurationError(f"timeout must be a positive number of seconds, not {timeout}")
         self.timeout = timeout
-        self.deadline = None if timeout is None else time.monotonic() + timeout
-        self.on_step = on_step
-        self.on_block = on_block
+        self.on_step = None if on_step is None else _marked(on_step)
+        self.on_block = None if on_block is None else _marked(on_block)
+        self.deadline: float | None = None
+        self.restart()
         self._told: Ending | None = None
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], object]] = []
+
+    def restart(self) -> None:
+        """Count the time-out from now on; what came before, such as loading a model, is forgotten."""
+        if self.timeout is not None and self.timeout <= threading.TIMEOUT_MAX:
+            self.deadline = time.monotonic() + self.timeout
 
     @property
     def ending(self) -> Ending | None:
@@ -103,7 +120,8 @@ class Control:
             BaseException: what the future failed with.
         """
         try:
-            self._until_deadline(future)
+            if not _done_within(future, self.remaining()):
+                self._give_up_waiting(future)
             return future.result()
         except CancelledError:
             raise self.error() from None
@@ -112,22 +130,30 @@ class Control:
                 self.cancel()
                 future.cancel()
             raise
+        finally:
+            # An error's traceback holds this frame, the frame the future, and the future that error: a
+            # circle, and with the callers' frames a model in it.
+            del future
 
     async def wait_async(self, future: Future[T]) -> T:
         """Do what `wait` does while other tasks run; a cancelled task gives up the generation."""
         waiter = asyncio.wrap_future(future)
         try:
             await asyncio.wait((waiter,), timeout=self.remaining())
-            if not future.done():
-                self._give_up_waiting(future)
+            if not waiter.done():
+                if not future.done():
+                    self._give_up_waiting(future)
                 await asyncio.wait((waiter,))
+            # Whoever withdrew the future, it was not this task that was cancelled.
+            if waiter.cancelled():
+                raise self.error()
             return waiter.result()
         except asyncio.CancelledError:
-            if future.cancelled():
-                raise self.error() from None
             self.cancel()
             waiter.cancel()
             raise
+        finally:
+            del future, waiter
 
     def error(self) -> GenerationTimeoutError | GenerationCancelledError:
         """Return the error that tells how this generation was ended."""
@@ -139,17 +165,11 @@ class Control:
             context={"timeout_s": self.timeout},
         )
 
-    def _until_deadline(self, future: Future[T]) -> None:
-        try:
-            future.exception(self.remaining())
-        except TimeoutError:
-            if not future.done():
-                self._give_up_waiting(future)
-
     def _give_up_waiting(self, future: Future[T]) -> None:
         # One that still waits for its turn is withdrawn. One that runs sees the same deadline, ends within
         # a step and says what it has measured.
-        if self.ending is not None and future.cancel():
+        self._end("timeout")
+        if future.cancel():
             raise self.error()
 
     def _end(self, ending: Ending) -> None:
@@ -160,3 +180,22 @@ class Control:
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener()
+
+
+def _done_within(future: Future[Any], seconds: float | None) -> bool:
+    try:
+        future.exception(seconds)
+    except TimeoutError:
+        return future.done()
+    return True
+
+
+def _marked(listener: Callable[[T], object]) -> Callable[[T], object]:
+    def heard(told: T) -> object:
+        outside, _here.listening = in_listener(), True
+        try:
+            return listener(told)
+        finally:
+            _here.listening = outside
+
+    return heard

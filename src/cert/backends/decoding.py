@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cert.backends.base import Sampling
 from cert.backends.control import Ending
+from cert.backends.detached import detached
 from cert.backends.reduction import StepColumns, StepReducer
 
 __all__ = ["Listener", "Watch", "decode_watched"]
@@ -110,7 +111,7 @@ class Watch:
             )
         # Whatever a caller's listener does, it is that caller's own, and the other rows go on.
         except BaseException as error:
-            self.raised[row] = error
+            self.raised[row] = detached(error)
             return False
         if (ending := listener.ending) is not None:
             self.endings[row] = ending

@@ -7,9 +7,11 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from cert.backends.control import Control
+from cert.backends.detached import detached
 from cert.core.errors import ConfigurationError, OverloadedError
 
 __all__ = ["BatchLimits", "Job", "MicroBatcher"]
@@ -61,11 +63,11 @@ class BatchLimits:
 
 
 class MicroBatcher(Generic[J]):
-    """Runs jobs in batches, the longest waiting first.
+    """Runs jobs in batches; the kinds (jobs with equal keys) take turns.
 
-    The batch takes the oldest job and those with its key, in order of arrival: nobody is passed by a later
-    job of his own kind, and a kind waits for at most one batch of each other. A job that its caller
-    withdraws leaves the queue at once.
+    A batch takes the jobs of one kind in order of arrival: nobody is passed by a later job of his own
+    kind, and a kind waits for at most one batch of each other. A job that its caller withdraws or cancels
+    leaves the queue at once.
 
     Args:
         run: runs a batch and fills the futures of its jobs; it raises nothing.
@@ -75,7 +77,9 @@ class MicroBatcher(Generic[J]):
     def __init__(self, run: Callable[[list[J]], None], limits: BatchLimits) -> None:
         self.limits = limits
         self._run = run
-        self._waiting: dict[J, None] = {}
+        # The kinds in the order of their turns, the jobs of each, by their futures, in that of their arrival.
+        self._kinds: dict[Hashable, dict[Future[Any], J]] = {}
+        self._waiting: dict[Future[Any], Hashable] = {}
         self._running: list[J] = []
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -93,11 +97,10 @@ class MicroBatcher(Generic[J]):
         """
         if threading.current_thread() is self._thread:
             # A listener asks the same model: waiting for the queue would be waiting for itself.
-            self._run_claimed(list(jobs))
+            self._run_here(jobs)
             return
         with self._condition:
-            if self._closed:
-                raise ConfigurationError("the model was unloaded")
+            self._refuse_if_closed()
             if len(self._waiting) + len(jobs) > self.limits.waiting:
                 raise OverloadedError(
                     f"{len(self._waiting)} requests wait already and the limit is {self.limits.waiting}",
@@ -105,51 +108,62 @@ class MicroBatcher(Generic[J]):
                     retry_after=1.0,
                     context={"waiting": len(self._waiting), "limit": self.limits.waiting},
                 )
-            self._waiting.update(dict.fromkeys(jobs))
             self._start()
+            for job in jobs:
+                self._waiting[job.future] = key = job.key
+                self._kinds.setdefault(key, {})[job.future] = job
             self._condition.notify_all()
+        forget = _forgetting(weakref.ref(self))
         for job in jobs:
-            job.future.add_done_callback(self._forget(job))
+            job.future.add_done_callback(forget)
+            job.control.on_end(_withdrawal(weakref.ref(job.control), weakref.ref(job.future)))
 
     def close(self) -> None:
         """Take no more jobs, withdraw those that wait, and end those that run within a step."""
         with self._condition:
             self._closed = True
-            waiting, self._waiting = list(self._waiting), {}
-            running, thread = list(self._running), self._thread
+            ended = [job for kind in self._kinds.values() for job in kind.values()] + self._running
+            self._waiting, self._kinds = {}, {}
+            thread = self._thread
             self._condition.notify_all()
-        for job in waiting + running:
+        for job in ended:
             job.control.cancel()
             job.future.cancel()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _forget(self, job: J) -> Callable[[Future[Any]], None]:
-        reference = weakref.ref(self)
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ConfigurationError("the model was unloaded")
 
-        def forget(_: Future[Any]) -> None:
-            if (batcher := reference()) is not None:
-                with batcher._condition:
-                    batcher._waiting.pop(job, None)
-
-        return forget
+    def _remove(self, future: Future[Any]) -> None:
+        if future in self._waiting:
+            key = self._waiting.pop(future)
+            kind = self._kinds[key]
+            del kind[future]
+            if not kind:
+                del self._kinds[key]
 
     def _start(self) -> None:
         # After a fork the thread is not in the child, though the object is.
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(
-                target=_serve, args=(weakref.ref(self),), name="cert-batches", daemon=True
-            )
+            self._thread = threading.Thread(target=self._serve, name="cert-batches", daemon=True)
             self._thread.start()
 
+    def _serve(self) -> None:
+        while self._step():
+            pass
+
+    # A function of its own, so that an idle thread holds on to no job.
     def _step(self) -> bool:
         with self._condition:
             if not self._condition.wait_for(lambda: self._waiting or self._closed, _IDLE) or self._closed:
                 self._thread = None
                 return False
             self._gather()
-            jobs = self._take()
+            self._running = jobs = self._take()
         self._run_claimed(jobs)
+        self._running = []
         return True
 
     def _gather(self) -> None:
@@ -160,33 +174,65 @@ class MicroBatcher(Generic[J]):
             self._condition.wait(_GATHER)
 
     def _take(self) -> list[J]:
-        if not self._waiting:  # withdrawn while others were awaited
+        if not self._kinds:  # withdrawn while others were awaited
             return []
-        key = next(iter(self._waiting)).key
-        jobs = [job for job in self._waiting if job.key == key][: self.limits.rows]
+        key = next(iter(self._kinds))
+        jobs = list(islice(self._kinds[key].values(), self.limits.rows))
         for job in jobs:
-            del self._waiting[job]
+            self._remove(job.future)
+        if key in self._kinds:  # the rest of them come after the other kinds
+            self._kinds[key] = self._kinds.pop(key)
         return jobs
 
-    def _run_claimed(self, jobs: list[J]) -> None:
+    def _run_here(self, jobs: Sequence[J]) -> None:
+        self._refuse_if_closed()
+        outer = self._running
+        for key in dict.fromkeys(job.key for job in jobs):
+            kind = [job for job in jobs if job.key == key]
+            for start in range(0, len(kind), self.limits.rows):
+                batch = kind[start : start + self.limits.rows]
+                self._running = outer + batch
+                self._run_claimed(batch)
+                self._running = outer
+
+    def _run_claimed(self, jobs: Sequence[J]) -> None:
         claimed = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        late = [job for job in claimed if job.control.ending is not None]
+        late = [job for job in claimed if job.control.ending in ("timeout", "cancelled")]
         for job in late:
             job.future.set_exception(job.control.error())
-        if not (rest := [job for job in claimed if job not in late]):
-            return
-        self._running.extend(rest)
-        try:
-            self._run(rest)
-        # A defect of ours must reach whoever waits, and the thread lives on for the others.
-        except BaseException as error:
-            for job in rest:
-                if not job.future.done():
-                    job.future.set_exception(error)
-        finally:
-            del self._running[-len(rest) :]
+        if rest := [job for job in claimed if job not in late]:
+            try:
+                self._run(rest)
+            # A defect of ours must reach whoever waits, and the thread lives on for the others.
+            except BaseException as error:
+                _settle(rest, detached(error))
+            _settle(rest, RuntimeError("the batch ended without a result of this request"))
 
 
-def _serve(reference: weakref.ref[MicroBatcher[Any]]) -> None:
-    while (batcher := reference()) is not None and batcher._step():
-        del batcher
+def _settle(jobs: Sequence[Job], error: BaseException) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(error)
+
+
+# What futures and controls keep must not keep them, or the batcher, in return: a circle would hold every
+# result until the garbage collector comes by.
+
+
+def _forgetting(reference: weakref.ref[MicroBatcher[Any]]) -> Callable[[Future[Any]], None]:
+    def forget(future: Future[Any]) -> None:
+        if (batcher := reference()) is not None:
+            with batcher._condition:
+                batcher._remove(future)
+
+    return forget
+
+
+def _withdrawal(control: weakref.ref[Control], future: weakref.ref[Future[Any]]) -> Callable[[], None]:
+    def withdraw() -> None:
+        ended, waiting = control(), future()
+        # One that is only stopped gets its turn, and ends with what it has by then.
+        if ended is not None and waiting is not None and ended.ending != "early_stop":
+            waiting.cancel()
+
+    return withdraw

@@ -1,0 +1,24 @@
+"""Errors that go from one thread to another, or stay in a list of results."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TypeVar
+
+__all__ = ["detached"]
+
+E = TypeVar("E", bound=BaseException)
+
+
+def detached(error: E) -> E:
+    """Return an error that holds no frames; where it was raised is kept as a note.
+
+    A traceback keeps alive the local variables of every function that it passed and of their callers: the
+    batch, its tensors and the model, for as long as somebody keeps the error.
+    """
+    link: BaseException | None = error
+    while link is not None and link.__traceback__ is not None:
+        link.add_note("raised here:\n" + "".join(traceback.format_tb(link.__traceback__)).rstrip())
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
