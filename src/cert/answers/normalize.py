@@ -102,7 +102,7 @@ def _mark(match: re.Match[str]) -> str:
     if mark in _APOSTROPHES:
         return ""
     if mark == ".":
-        return mark if after.isdigit() and (before.isdigit() or not before.isalnum()) else ""
+        return mark if after.isdigit() else ""
     if mark in ",:":
         return mark if before.isdigit() and after.isdigit() else " "
     if mark == "-":
