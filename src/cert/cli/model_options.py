@@ -12,7 +12,9 @@ from cert.cli.console import quiet_libraries, stderr
 from cert.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cert.trajectory import HamiltonianMonitor, LoadOptions, TrajectoryConfig
+    from pydantic import SecretStr
+
+    from cert.trajectory import HamiltonianMonitor, TrajectoryConfig
 
 __all__ = ["Chat", "MeasureOptions", "ModelOptions", "SamplingOptions", "Timeout"]
 
@@ -32,7 +34,10 @@ Timeout = Annotated[
 ]
 
 # The settings of a process have many more; a command whose environment has none of these loads none.
-_VARIABLES = ("CERT_MODEL", "CERT_DEVICE", "DEVICE", "CERT_DTYPE")
+_VARIABLES = (
+    *("CERT_MODEL", "CERT_DEVICE", "DEVICE", "CERT_DTYPE"),
+    *("CERT_OPENAI_API_KEY", "OPENAI_API_KEY"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,22 @@ class ModelOptions:
         bool, typer.Option("--allow-remote-code", help="Run Python code that comes with the model.")
     ] = False
 
+    dialect: Annotated[
+        str | None,
+        typer.Option(help="The kind of server, such as vllm.", show_default="found out by asking it"),
+    ] = None
+    vocab_size: Annotated[
+        int | None, typer.Option(min=1, help="Vocabulary of a server's model, to bound entropies from above.")
+    ] = None
+
+    def name(self) -> str:
+        """Return the model's name.
+
+        Raises:
+            ConfigurationError: a variable of the environment is wrong.
+        """
+        return _environment().name if self.model is None else self.model
+
     def monitor(self, config: TrajectoryConfig) -> HamiltonianMonitor:
         """Return a monitor whose model is loaded.
 
@@ -77,28 +98,52 @@ class ModelOptions:
         """
         from rich.text import Text
 
+        from cert.backends.opening import is_server
         from cert.cli.view import printable
         from cert.trajectory import HamiltonianMonitor
 
-        usual = _usual()
-        name = usual["model"] if self.model is None else self.model
-        monitor = HamiltonianMonitor(name, config=config, options=self._load_options(usual))
+        name = self.name()
+        how = self._server(config) if is_server(name) else self._in_process()
+        monitor = HamiltonianMonitor(name, config=config, **how)
         with stderr().status(Text(f"loading {printable(name)}")):
             quiet_libraries()
             monitor.load()
         return monitor
 
-    def _load_options(self, usual: dict[str, str]) -> LoadOptions:
+    def _in_process(self) -> dict[str, Any]:
         from cert.trajectory import LoadOptions
 
-        given: dict[str, Any] = asdict(self)
-        del given["model"]
-        for name in ("device", "dtype"):
-            given[name] = usual[name] if given[name] is None else given[name]
+        self._refuse(_OF_SERVERS, "is for models on a server")
+        usual = _environment()
+        given: dict[str, Any] = {name: getattr(self, name) for name in _IN_PROCESS}
+        given["device"] = usual.device if self.device is None else self.device
+        given["dtype"] = usual.dtype if self.dtype is None else self.dtype
         known = "quantization" in {field.name for field in fields(LoadOptions)}
         if not known and given.pop("quantization") is not None:
             raise ConfigurationError("this version of CERT cannot load quantized weights")
-        return LoadOptions(**given)
+        return {"options": LoadOptions(**given)}
+
+    def _server(self, config: TrajectoryConfig) -> dict[str, Any]:
+        from cert.backends.opening import ServerOptions
+
+        self._refuse(_IN_PROCESS, "is for models in this process, and this one is on a server")
+        return {
+            "server": ServerOptions(
+                api_key=_environment().api_key,
+                dialect=self.dialect or "auto",
+                top_logprobs=config.top_k,
+                vocab_size=self.vocab_size,
+            )
+        }
+
+    def _refuse(self, names: tuple[str, ...], why: str) -> None:
+        given = [name for name in names if getattr(self, name) not in (None, False)]
+        if given:
+            raise ConfigurationError(f"--{given[0].replace('_', '-')} {why}")
+
+
+_IN_PROCESS = ("device", "dtype", "quantization", "revision", "allow_pickle", "allow_remote_code")
+_OF_SERVERS = ("dialect", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -148,11 +193,20 @@ class MeasureOptions:
         return TrajectoryConfig(**asdict(self), **generated)
 
 
-def _usual() -> dict[str, str]:
+@dataclass(frozen=True)
+class _Environment:
+    name: str = "reference"
+    device: str = "auto"
+    dtype: str = "auto"
+    api_key: SecretStr | None = None
+
+
+def _environment() -> _Environment:
     given = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name, "").strip()}
     if not given:
-        return {"model": "reference", "device": "auto", "dtype": "auto"}
+        return _Environment()
     from cert.core.config import load_settings
 
-    settings = load_settings(given).model
-    return {"model": settings.name, "device": settings.device, "dtype": settings.dtype}
+    settings = load_settings(given)
+    model = settings.model
+    return _Environment(model.name, model.device, model.dtype, settings.upstream.openai_api_key)
