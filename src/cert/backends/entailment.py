@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,14 +13,8 @@ from numpy.typing import NDArray
 from cert.answers.entailment import EntailmentLabel
 from cert.answers.equivalence import Pair
 from cert.answers.normalize import bounded
-from cert.backends.loading import (
-    LoadOptions,
-    _device,
-    _dtype,
-    first_line,
-    locate,
-    require_libraries,
-)
+from cert.backends.loading import LoadOptions, first_line, locate, require_libraries
+from cert.backends.placement import resolve_device, resolve_dtype
 from cert.core.errors import (
     ConfigurationError,
     ModelLoadError,
@@ -65,6 +60,7 @@ class EntailmentModel:
         ModelNotFoundError: there is no such model here, and none could be fetched.
         UnsafeModelError: loading it would run code.
         ModelLoadError: it is no working classifier of entailment, neutrality and contradiction.
+        OutOfMemoryError: the device has no memory for it.
     """
 
     def __init__(
@@ -81,13 +77,11 @@ class EntailmentModel:
             raise ConfigurationError(f"batch_size must be at least 1, not {batch_size}")
         if too_long not in {"undecided", "refuse"}:
             raise ConfigurationError(f"too_long is 'undecided' or 'refuse', not {too_long!r}")
-        self._torch, transformers = require_libraries()
+        self._torch, _ = require_libraries()
         options = LoadOptions(device=device, revision=revision)
-        self._device = _device(self._torch, device)
+        self._device = resolve_device(self._torch, device)
         directory, commit = locate(name, options)
-        self._model, self._tokenizer = _load(
-            name, directory, transformers, _dtype(self._torch, "auto", self._device), self._device
-        )
+        self._model, self._tokenizer = _load(name, directory, self._device)
         self._order = _order(name, dict(labels or self._model.config.id2label), self._model.config.num_labels)
         self.name = name if commit is None else f"{name}@{commit}"
         self.window = _window(self._model, self._tokenizer)
@@ -169,7 +163,8 @@ class EntailmentModel:
         return np.asarray(probabilities.cpu().numpy(), dtype=np.float64)
 
 
-def _load(name: str, directory: Any, transformers: Any, dtype: Any, device: Any) -> tuple[Any, Any]:
+def _load(name: str, directory: Path, device: Any) -> tuple[Any, Any]:
+    torch, transformers = require_libraries()
     hint = "check that the directory is complete and of a classifier trained for natural language inference"
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -178,12 +173,19 @@ def _load(name: str, directory: Any, transformers: Any, dtype: Any, device: Any)
         model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
             directory,
             output_loading_info=True,
-            dtype=dtype,
+            dtype=resolve_dtype(torch, "auto", device),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
         )
         model.to(device).eval()
+    except (torch.OutOfMemoryError, MemoryError):
+        # Without the traceback, whose frames hold the half-loaded model.
+        raise OutOfMemoryError(
+            f"no memory on {device} for model '{name}'",
+            hint="another device",
+            context={"model": name, "device": str(device)},
+        ) from None
     # Whatever a damaged or hostile directory provokes inside the libraries, it is this one failure.
     except Exception as error:
         raise ModelLoadError(
