@@ -151,6 +151,7 @@ class ModelIdentity:
         revision: the commit of the hub repository, or ``None`` where there is none to name.
         backend: what runs it: ``transformers``, a server's dialect such as ``vllm``, ``stored``.
         context_window: tokens of prompt and answer together, ``None`` where the model names no limit.
+        dtype: type of the weights, such as ``float32``; ``float32+4bit`` where linear layers are quantised.
     """
 
     name: str
