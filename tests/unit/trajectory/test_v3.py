@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -282,12 +283,25 @@ def test_a_result_names_the_model_as_it_was_asked_for(loaded: Pair, monitor):
     assert v3_loading.origin_of(bare).name == str(model.config._name_or_path)
 
 
-def test_an_unloaded_model_says_so(loaded: Pair):
+def tensors_of(module):
+    """The weights of a module, and the numbers that bitsandbytes keeps beside them."""
+    holders = [*module._parameters.values(), getattr(module, "state", None)]
+    beside = [value for holder in holders if holder is not None for value in vars(holder).values()]
+    return [tensor for tensor in (*holders, *beside) if isinstance(tensor, torch.Tensor)]
+
+
+@pytest.mark.parametrize("use_8bit", [False, True])
+def test_an_unloaded_model_says_so(use_8bit):
     """Its memory is given back even while variables still hold the model, and using it is our error."""
-    model, tokenizer = v3.load_model_for_monitoring("reference", device="cpu")
+    if use_8bit:
+        pytest.importorskip("bitsandbytes")
+    model, tokenizer = v3.load_model_for_monitoring("reference", use_8bit, device="cpu")
     monitor = v3.ReasoningTrajectoryMonitor(model, tokenizer, failing())
+    assert monitor.monitor_generation(PROMPT).generation_steps == 3
+    weights = [weakref.ref(tensor) for module in model.modules() for tensor in tensors_of(module)]
+    assert len(weights) > (80 if use_8bit else 40)
     v3.unload_model(model, tokenizer)
-    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert [weight() for weight in weights if weight() is not None] == []
     with pytest.raises(ResourceError, match="unloaded"):
         monitor.monitor_generation(PROMPT)
 
@@ -317,9 +331,6 @@ def options_of(monkeypatch, *arguments, cuda, library=True, **named):
     return seen[0]
 
 
-@pytest.mark.skipif(
-    "quantization" not in LoadOptions.__dataclass_fields__, reason="loading has no quantised weights yet"
-)
 def test_8_bit_weights_as_version_3_chose_them(monkeypatch):
     """By default on CUDA alone, where memory is short; what is asked for is done anywhere."""
     for arguments, named, cuda, expected in (
@@ -334,14 +345,14 @@ def test_8_bit_weights_as_version_3_chose_them(monkeypatch):
         ((), {"options": LoadOptions()}, True, None),
     ):
         options = options_of(monkeypatch, *arguments, cuda=cuda, **named)
-        assert getattr(options, "quantization") == expected, (arguments, named, cuda)  # noqa: B009
+        assert options.quantization == expected, (arguments, named, cuda)
 
 
 def test_without_the_extra_the_weights_stay_and_it_is_said(monkeypatch):
     """A program of version 3 still runs where bitsandbytes is missing, and its user hears of the memory."""
     with pytest.warns(UserWarning, match="quantization") as caught:
         options = options_of(monkeypatch, cuda=True, library=False)
-    assert getattr(options, "quantization", None) is None
+    assert options.quantization is None
     assert Path(caught[-1].filename).name == Path(__file__).name
 
 

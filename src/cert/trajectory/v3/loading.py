@@ -61,8 +61,7 @@ def load_model_for_monitoring(
     if device is not None:
         chosen = replace(chosen, device=device)
     if _eight_bit(use_8bit, load_in_8bit, chosen, given=options is not None):
-        changes: dict[str, Any] = {"quantization": "8bit"}
-        chosen = replace(chosen, **changes)
+        chosen = replace(chosen, quantization="8bit")
     loaded = load_model(os.fspath(model_name), chosen)
     _origins[loaded.model] = Origin(loaded.name, loaded.revision)
     return loaded.model, loaded.tokenizer
@@ -75,10 +74,7 @@ def unload_model(model: Any, tokenizer: Any = None) -> None:  # noqa: ARG001 - v
     """
     deprecated("unload_model", "HamiltonianMonitor.unload, or its context manager")
     torch, _ = require_libraries()
-    # Whoever still holds the model would keep its memory. Quantised weights refuse to be moved: theirs goes
-    # with the last reference.
-    if not getattr(model, "quantization_method", None):
-        model.to("meta")
+    _empty(torch, model)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -90,6 +86,22 @@ def origin_of(model: Any) -> Origin:
         return _origins[model]
     except (KeyError, TypeError):  # not loaded here; or an object that cannot be referred to weakly
         return Origin(str(model.config._name_or_path), None)
+
+
+def _empty(torch: Any, model: Any) -> None:
+    """Put placeholders without memory in the place of all weights, which a holder of the model would keep."""
+    for module in model.modules():
+        # Not Module.to: quantised weights refuse to be moved.
+        for table in (module._parameters, module._buffers):
+            for name, value in table.items():
+                if value is not None:
+                    empty = torch.empty(value.shape, dtype=value.dtype, device="meta")
+                    is_weight = table is module._parameters
+                    table[name] = torch.nn.Parameter(empty, requires_grad=False) if is_weight else empty
+        # bitsandbytes holds its numbers here as well.
+        for name in ("state", "quant_state"):
+            if hasattr(module, name):
+                setattr(module, name, None)
 
 
 def _eight_bit(use_8bit: bool | None, other: bool | None, options: LoadOptions, *, given: bool) -> bool:
