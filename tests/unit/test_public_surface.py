@@ -6,14 +6,23 @@ import pytest
 
 SURFACE = {
     "cert": ["__version__"],
+    "cert.answers": [
+        "AsyncCascade", "AsyncEquivalence", "AsyncJudge", "AsyncJudgeEquivalence", "CallableMatcher",
+        "Cascade", "ChoiceMatcher", "Clustering", "EXTRACTORS", "Entailment", "EntailmentEquivalence",
+        "EntailmentLabel", "Equivalence", "ExactMatcher", "Extraction", "Extractor", "Judge",
+        "JudgeEquivalence", "JudgeRequest", "Judgement", "Matcher", "MatcherEquivalence", "Normalization",
+        "NormalizedMatcher", "Number", "NumericMatcher", "RegexMatcher", "cluster", "cluster_async",
+        "extract", "find_numbers", "matches_any", "parse_number", "same_number", "squad_normalize",
+    ],
     "cert.backends": [
         "Backend", "Capabilities", "Control", "Generation", "GenerationRequest", "Message", "ModelIdentity",
         "Outcome", "Prompt", "Sampling", "ScoreRequest", "TokenBlock",
     ],
     "cert.signals": [
-        "GenerationSignals", "RunningSignals", "SignalColumns", "SignalOptions", "SignalStream",
-        "StepSignals", "TokenSteps", "analyze_steps", "energy", "entropy_bounds", "reduce_logits",
-        "signal_columns", "step_signals", "top_k_entropy_ceiling",
+        "GenerationSignals", "RunningSignals", "SampleSignals", "SignalColumns", "SignalOptions",
+        "SignalStream", "StepSignals", "TokenSteps", "analyze_steps", "discrete_semantic_entropy", "energy",
+        "entropy_bounds", "predictive_entropy", "reduce_logits", "sample_signals", "signal_columns",
+        "step_signals", "top_k_entropy_ceiling", "weighted_semantic_entropy",
     ],
     "cert.trajectory": [
         "AsyncTrajectoryStream", "CERTTrajectoryAnalyzer", "Check", "GateDecision", "HamiltonianEngine",

@@ -11,21 +11,33 @@ from cert.signals.generation import (
     analyze_steps,
     energy,
 )
+from cert.signals.samples import (
+    SampleSignals,
+    discrete_semantic_entropy,
+    predictive_entropy,
+    sample_signals,
+    weighted_semantic_entropy,
+)
 from cert.signals.steps import StepSignals, TokenSteps, step_signals, top_k_entropy_ceiling
 
 __all__ = [
     "GenerationSignals",
     "RunningSignals",
+    "SampleSignals",
     "SignalColumns",
     "SignalOptions",
     "SignalStream",
     "StepSignals",
     "TokenSteps",
     "analyze_steps",
+    "discrete_semantic_entropy",
     "energy",
     "entropy_bounds",
+    "predictive_entropy",
     "reduce_logits",
+    "sample_signals",
     "signal_columns",
     "step_signals",
     "top_k_entropy_ceiling",
+    "weighted_semantic_entropy",
 ]
