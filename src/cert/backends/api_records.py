@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -277,7 +278,7 @@ class RecordBuilder:
 def _additions(text: str, spans: Sequence[Sequence[int]], told: int) -> tuple[tuple[str, ...], int]:
     """Return what each token adds, and the end of it; of those that share a character the last adds it."""
     added = []
-    for span, following in zip(spans, [*spans[1:], None], strict=True):
+    for span, following in zip_longest(spans, spans[1:]):
         end = told if span == following else max(told, span[1])
         added.append(text[told:end])
         told = end

@@ -31,6 +31,7 @@ class Flavour:
         columns_keep_chosen: columns list the chosen token besides the K likeliest.
         chosen_first: chats list the chosen token and then the likeliest, K in all.
         lists_stop: the token that ended the answer is listed, and counted.
+        stop_text: how that token reads.
         shows_bytes: of a token: exact ones, those of its text, or none.
         shows_ids: tokens come with ids.
         skips_parts: parts of a character but the last are not listed.
@@ -50,6 +51,7 @@ class Flavour:
     columns_keep_chosen: bool = True
     chosen_first: bool = False
     lists_stop: bool = False
+    stop_text: str = "<|end|>"
     shows_bytes: Literal["exact", "of_text", "none"] = "exact"
     shows_ids: bool = False
     skips_parts: bool = False
@@ -123,6 +125,8 @@ FLAVOURS: Mapping[str, Flavour] = {
             most=1000,
             least=1,
             completions="as_chat",
+            lists_stop=True,
+            stop_text="",
             shows_ids=True,
             skips_parts=True,
         ),

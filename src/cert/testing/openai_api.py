@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from cert.testing.replies import Reply, Token, split
 
 __all__ = ["chat_completions", "completions"]
 
-_STOP = Token("<|end|>", special=True)
+_IDS: dict[str, int] = {}  # of every token that was ever shown with one
 
 
 class _OpenAI(Dialect):
@@ -91,7 +90,11 @@ class _OpenAI(Dialect):
     def _listed(self, reply: Reply, whole: bool) -> tuple[Token, ...]:
         """Return the tokens that are counted: with the one that ended the answer, where that is."""
         ended = whole and self._flavour.lists_stop and reply.finish in (None, "stop")
-        return (*reply.tokens, reply.stop or _STOP) if ended else reply.tokens
+        return (
+            (*reply.tokens, reply.stop or Token(self._flavour.stop_text, special=True))
+            if ended
+            else reply.tokens
+        )
 
     def _reason(self, reply: Reply, whole: bool) -> str:
         return reply.finish or ("stop" if whole else "length")
@@ -133,13 +136,14 @@ class _OpenAI(Dialect):
         if self._flavour.chosen_first:
             chosen = (token.text, token.logprob)
             candidates = [chosen, *(other for other in candidates if other != chosen)][:count]
-        listed = [self._candidate(text, logprob) for text, logprob in candidates]
+        own = (token.text, token.logprob)
+        listed = [self._candidate(*one, token.data if one == own else None) for one in candidates]
         return self._candidate(token.text, token.logprob, token.data) | {"top_logprobs": listed}
 
     def _candidate(self, text: str, logprob: float, data: bytes | None = None) -> dict[str, Any]:
         entry: dict[str, Any] = {"token": text, "logprob": logprob}
         if self._flavour.shows_ids:
-            entry["id"] = zlib.crc32(text.encode("utf-8", "surrogatepass")) % 50_000
+            entry["id"] = _IDS.setdefault(text, len(_IDS))
         if self._flavour.shows_bytes == "none":
             return entry
         exact = self._flavour.shows_bytes == "exact" and data is not None

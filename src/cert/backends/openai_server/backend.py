@@ -190,7 +190,7 @@ class OpenAIBackend(Backend):
     def close(self) -> None:
         """End what is on its way, and the thread; nothing may be asked afterwards."""
         self._lanes.cancel_all()
-        self._loop.close(self._client.close() if self._client is not None else None)
+        self._loop.close()
 
     def _refuse_own_thread(self) -> None:
         if self._loop.is_current:
@@ -286,6 +286,7 @@ class OpenAIBackend(Backend):
                 most_bytes=self._limits.answer_bytes,
                 connect_seconds=self._limits.connect_seconds,
             )
+            self._loop.at_end(self._client.close)
         return self._client
 
     async def _probed(self) -> Profile:

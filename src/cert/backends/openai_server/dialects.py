@@ -100,8 +100,8 @@ LLAMA_CPP = Dialect(
     note=(
         "Log-probabilities are of the softmax over all logits before any sampler, unless post_sampling_probs "
         "is asked for; tokens come with ids; a probability of 0 is the lowest float. Completions list in the "
-        "form of chats. The first parts of a character have no entry. There is no scoring of given text. "
-        "Seed 2**32 - 1 means a random one."
+        "form of chats. The first parts of a character have no entry; the token that ends the answer has one "
+        "without text. There is no scoring of given text. Seed 2**32 - 1 means a random one."
     ),
     sources=(
         "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",

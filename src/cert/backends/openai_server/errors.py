@@ -134,8 +134,8 @@ def error_codes(body: object) -> dict[str, str | None]:
 
 
 def _message(error: openai.APIError) -> str:
-    body = error.body.get("error", error.body) if isinstance(error.body, dict) else None
-    said = body.get("message") if isinstance(body, dict) else body
+    inner = error.body.get("error", error.body) if isinstance(error.body, dict) else error.body
+    said = inner.get("message") if isinstance(inner, dict) else inner
     return said if isinstance(said, str) else ""
 
 

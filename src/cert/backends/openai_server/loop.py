@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         self._process = 0
         self._closed = False
+        self._endings: list[Callable[[], Awaitable[None]]] = []
 
     @property
     def is_current(self) -> bool:
@@ -48,20 +49,18 @@ class LoopThread:
             coroutine.close()
             raise
 
-    def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Run a last coroutine, cancel all others and end the thread; again is harmless."""
+    def at_end(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something closed on the thread before it ends; it must not hold the one that holds this."""
+        self._endings.append(close)
+
+    def close(self) -> None:
+        """Cancel what runs and end the thread; again is harmless."""
         with self._lock:
             loop, thread, self._closed = self._loop, self._thread, True
             self._loop = None
         if loop is None or thread is None or self._process != os.getpid():
-            if last is not None:
-                last.close()
             return
-        if last is not None:
-            done = asyncio.run_coroutine_threadsafe(last, loop)
-            if not self.is_current:
-                done.exception()
-        loop.call_soon_threadsafe(loop.stop)
+        _stop(loop)
         if not self.is_current:
             thread.join()
 
@@ -72,7 +71,7 @@ class LoopThread:
             if self._loop is None:
                 self._loop, self._process = asyncio.new_event_loop(), os.getpid()
                 self._thread = threading.Thread(
-                    target=_serve, args=(self._loop,), name=self._name, daemon=True
+                    target=_serve, args=(self._loop, self._endings), name=self._name, daemon=True
                 )
                 self._thread.start()
                 # One that nobody closes ends with its last user.
@@ -85,18 +84,22 @@ class LoopThread:
             return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, endings: list[Callable[[], Awaitable[None]]]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
     finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(_end(endings))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+async def _end(endings: list[Callable[[], Awaitable[None]]]) -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*(close() for close in endings), return_exceptions=True)
 
 
 def _stop(loop: asyncio.AbstractEventLoop) -> None:
