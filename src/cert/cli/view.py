@@ -172,6 +172,8 @@ def _numbers(analysis: TrajectoryAnalysis) -> Table:
         ("sequence log-probability", _number(signals.sequence_logprob, " nats"), ""),
     )
     table = Table.grid(padding=(0, 3))
+    for _ in rows[0]:
+        table.add_column(overflow="fold")  # half a number is a wrong one
     for name, value, note in rows:
         table.add_row(Text(name, "dim"), value, Text(note, "dim"))
     return table

@@ -1,6 +1,5 @@
 """``cert analyze`` and ``cert demo`` as a user types them."""
 
-import io
 import json
 import subprocess
 import sys
@@ -12,25 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from cert.cli.main import main
 from cert.reference.world import load_world
-
-
-@pytest.fixture
-def cert(monkeypatch, capsys):
-    """Run the command line in this process; gives exit code, stdout and stderr."""
-
-    def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cert", *arguments])
-        monkeypatch.setenv("COLUMNS", "100")
-        if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 def question(exposures: int) -> str:
@@ -111,6 +92,57 @@ def test_bad_usage_is_exit_code_2_and_says_what_is_wrong(cert, arguments, says):
     assert says in " ".join(err.replace("│", " ").split())
     assert out == ""
     assert "Traceback" not in err
+
+
+def test_time_that_is_over_shows_what_was_measured(cert, hasty_clock):
+    """Minutes of generation are not lost to a limit, and a script still sees that it was not finished."""
+    code, out, err = cert(
+        *("analyze", "A", "--temperature", "50", "--seed", "1", "--max-new-tokens", "400"),
+        *("--timeout", "10", "--json"),
+    )
+    assert code == 3
+    assert "was stopped" in err
+    analysis = json.loads(out)
+    assert analysis["finish_reason"] == "timeout"
+    assert 0 < len(analysis["tokens"]["id"]) < 400
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e300", "soon"])
+def test_a_time_limit_that_is_none_is_refused(cert, seconds):
+    """A limit that could never end the work, or ends it before it begins, is a slip."""
+    code, out, err = cert("analyze", "A", "--timeout", seconds)
+    assert (code, out) == (2, "")
+    assert "--timeout" in err
+
+
+def test_the_environment_says_which_model(cert, monkeypatch, tmp_path):
+    """A container is told its model once, and an option still wins."""
+    monkeypatch.setenv("CERT_MODEL", str(tmp_path / "gone"))
+    assert cert("analyze", "A", "--max-new-tokens", "1")[0] == 3
+    assert cert("analyze", "A", "--max-new-tokens", "1", "--model", "reference")[0] in (0, 1)
+    monkeypatch.setenv("CERT_MODEL", "reference")
+    monkeypatch.setenv("CERT_DEVICE", "abacus")
+    code, _, err = cert("analyze", "A")
+    assert code == 2
+    assert "CERT_DEVICE" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--model", "openai:m@http://127.0.0.1:9/v1", "--device", "cpu"), ("--dialect", "vllm")],
+)
+def test_an_option_of_the_other_kind_of_model_is_refused(cert, arguments):
+    """An option that does nothing lets a user believe that it does."""
+    code, out, err = cert("analyze", "A", *arguments)
+    assert (code, out) == (2, "")
+    assert "--d" in err
+
+
+def test_without_colours_unlikely_tokens_are_marked(cert):
+    """In a pipe or a plain terminal the text alone does not say where the model was unsure."""
+    _, out, _ = cert("analyze", "The birth city of", "--max-new-tokens", "3")
+    assert "]⁴" in out
+    assert "[]⁴ ≤ 0.05" in out
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"  \n"])
