@@ -13,6 +13,7 @@ from transformers import GenerationConfig, StoppingCriteriaList
 from cert.backends.base import FinishReason, Generation, ModelIdentity, Sampling
 from cert.backends.control import Ending
 from cert.backends.decoding import Watch, decode_watched
+from cert.backends.detached import detached
 from cert.backends.detokenizer import TokenizerVocabulary, align
 from cert.backends.loading import first_line
 from cert.backends.rows import Row, steps_of
@@ -52,31 +53,25 @@ class BatchRunner:
             NoMemoryError: in place of settling any row.
         """
         start = time.perf_counter()
-        watch = self._watch(rows)
-        input_ids, attention_mask = self._padded([row.prompt_ids for row in rows])
         try:
-            with torch.inference_mode():
-                self.model.generate(
-                    input_ids,
-                    attention_mask=attention_mask,
-                    generation_config=self._generation_config(rows[0].request.sampling, max(watch.limits)),
-                    custom_generate=decode_watched,
-                    stopping_criteria=self.stop_criteria,
-                    watch=watch,
-                )
+            watch = self._watch(rows)
+            self._decode(rows, watch)
             floats, ids = watch.columns()
         # Models bring their own generation settings, and no list of what those can provoke is complete.
         except Exception as error:
             if is_out_of_memory(error):
-                # Without the traceback, whose frames hold the tensors that fill the memory.
                 raise NoMemoryError(first_line(error)) from None
             for row in rows:
                 row.future.set_exception(self.failure(error))
             return
         for place, row in enumerate(rows):
-            length = watch.lengths[place]
-            steps = steps_of(floats[place, :length], ids[place, :length], watch.vocab_size)
-            self._settle(row, place, watch, steps, start)
+            try:
+                length = watch.lengths[place]
+                steps = steps_of(floats[place, :length], ids[place, :length], watch.vocab_size)
+                self._settle(row, place, watch, steps, start)
+            # A tokenizer is data of the model: what it cannot decode is the failure of this row alone.
+            except Exception as error:
+                row.future.set_exception(self.failure(error))
 
     def nothing(self, row: Row) -> Generation:
         """Return the result of a row that asks for no tokens."""
@@ -91,8 +86,20 @@ class BatchRunner:
             hint="look at the model's generation_config.json",
             context={"model": self.identity.name},
         )
-        failure.__cause__ = error
+        failure.__cause__ = detached(error)
         return failure
+
+    def _decode(self, rows: Sequence[Row], watch: Watch) -> None:
+        input_ids, attention_mask = self._padded([row.prompt_ids for row in rows])
+        with torch.inference_mode():
+            self.model.generate(
+                input_ids,
+                attention_mask=attention_mask,
+                generation_config=self._generation_config(rows[0].request.sampling, max(watch.limits)),
+                custom_generate=decode_watched,
+                stopping_criteria=self.stop_criteria,
+                watch=watch,
+            )
 
     def _generation(
         self,
@@ -158,7 +165,7 @@ class BatchRunner:
             row.tell_the_rest()
         # As in `Watch`: a listener's own failure is its caller's.
         except BaseException as error:
-            row.future.set_exception(error)
+            row.future.set_exception(detached(error))
             return
         row.future.set_result(generation)
 

@@ -101,7 +101,13 @@ class Watch:
     def _tell(
         self, row: int, listener: Listener, floats: NDArray[Any] | None, ids: NDArray[Any] | None
     ) -> bool:
-        told = floats is not None and ids is not None and int(ids[row, 0]) not in self.stop_ids
+        # A stop token is no part of the answer, and a row of NaN is about to fail.
+        told = (
+            floats is not None
+            and ids is not None
+            and int(ids[row, 0]) not in self.stop_ids
+            and not np.isnan(floats[row, 1])
+        )
         try:
             listener.tell(
                 len(self.steps),

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from transformers import StoppingCriteriaList, StopStringCriteria
@@ -27,6 +28,7 @@ from cert.backends.encoding import PromptEncoder
 from cert.backends.loading import LoadedModel, LoadOptions, load_model
 from cert.backends.memory_fallback import MemoryFallback
 from cert.backends.microbatch import BatchLimits, MicroBatcher
+from cert.backends.quantization import quantization_of
 from cert.backends.rows import Row, ScoreRow
 from cert.backends.scoring import Scorer
 from cert.core.errors import CertError, ModelLoadError, OverloadedError
@@ -81,9 +83,10 @@ class LocalBackend(Backend):
             stop_criteria=StoppingCriteriaList(criteria),
             pad_id=int(pad_id) if pad_id is not None and 0 <= pad_id < known_ids else 0,
         )
-        self._scorer = Scorer(self._runner)
         self._memory = MemoryFallback(self._runner, hub=hub or default_hub())
-        self._queue: MicroBatcher[Row | ScoreRow] = MicroBatcher(self._run, limits or BatchLimits())
+        # Not a method of this object: the queue would hold it in a circle, and the model with it.
+        run = partial(_run, self._runner, Scorer(self._runner), self._memory)
+        self._queue: MicroBatcher[Row | ScoreRow] = MicroBatcher(run, limits or BatchLimits())
         self.window = 2 * self._queue.limits.rows
 
     @classmethod
@@ -139,15 +142,7 @@ class LocalBackend(Backend):
 
     def begin_score(self, request: ScoreRequest, control: Control | None = None) -> Future[Generation]:
         """Put one given text into the queue; see `Backend.begin_score`."""
-        start = time.perf_counter()
-        prompt_ids = self.encoder.encode(request.prompt)
-        if request.token_ids is not None:
-            given = list(request.token_ids)
-        else:
-            given = self.encoder.encode_completion(request.prompt, request.completion or "")
-        self.encoder.check_given(prompt_ids, given)
-        encode_s = time.perf_counter() - start
-        row = ScoreRow(request, control or Control(), prompt_ids, given, encode_s)
+        row = self._score_row(request, control or Control())
         self._queue.add([row])
         return row.future
 
@@ -161,11 +156,18 @@ class LocalBackend(Backend):
             self._enqueue([row for row in prepared if isinstance(row, Row)])
         except OverloadedError:
             return super().generate_batch(requests)
-        return [row if isinstance(row, CertError) else _outcome(row) for row in prepared]
+        try:
+            return [row if isinstance(row, CertError) else _outcome(row) for row in prepared]
+        except BaseException:
+            for row in prepared:
+                if isinstance(row, Row):
+                    row.control.cancel()
+            raise
 
     def close(self) -> None:
         """End what runs, withdraw what waits, and end the batch thread."""
         self._queue.close()
+        self._memory.close()
 
     def _row_or_error(self, request: GenerationRequest) -> Row | CertError:
         try:
@@ -188,19 +190,29 @@ class LocalBackend(Backend):
             decoder=IncrementalDecoder(self.tokenizer),
         )
 
+    def _score_row(self, request: ScoreRequest, control: Control) -> ScoreRow:
+        start = time.perf_counter()
+        prompt_ids = self.encoder.encode(request.prompt)
+        if request.token_ids is not None:
+            given = list(request.token_ids)
+        else:
+            given = self.encoder.encode_completion(request.prompt, request.completion or "")
+        self.encoder.check_given(prompt_ids, given)
+        return ScoreRow(request, control, prompt_ids, given, time.perf_counter() - start)
+
     def _enqueue(self, rows: Sequence[Row]) -> None:
         self._queue.add([row for row in rows if row.limit > 0])
         for row in rows:
             if row.limit == 0:
                 row.future.set_result(self._runner.nothing(row))
 
-    def _run(self, jobs: list[Row | ScoreRow]) -> None:
-        rows = [job for job in jobs if isinstance(job, Row)]
-        if rows:
-            self._memory.run(rows)
-        for job in jobs:
-            if isinstance(job, ScoreRow):
-                self._scorer.score(job)
+
+def _run(runner: BatchRunner, scorer: Scorer, memory: MemoryFallback, jobs: Sequence[Row | ScoreRow]) -> None:
+    if rows := [job for job in jobs if isinstance(job, Row)]:
+        memory.run(rows, runner.run)
+    for job in jobs:
+        if isinstance(job, ScoreRow):
+            memory.run([job], scorer.run)
 
 
 def _outcome(row: Row) -> Outcome:
@@ -239,5 +251,5 @@ def _identity(model: Any, name: str, revision: str | None) -> ModelIdentity:
         vocab_size=int(text_config.vocab_size if width is None else width),
         context_window=int(window) if window else None,
         device=str(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype="+".join(filter(None, (str(model.dtype).removeprefix("torch."), quantization_of(model)))),
     )

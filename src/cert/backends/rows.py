@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cert.backends.base import Generation, GenerationRequest, ScoreRequest
 from cert.backends.control import Control, Ending, TokenBlock
 from cert.backends.detokenizer import IncrementalDecoder
+from cert.core.errors import GenerationError
 from cert.signals.steps import TokenSteps
 
 __all__ = ["Row", "ScoreRow", "steps_of"]
@@ -28,6 +29,7 @@ class Row:
         encode_s: seconds that encoding the prompt took.
         told: steps that the listeners have heard of. A batch that is begun anew, since memory ran out,
             takes the same steps again and tells only the later ones.
+        raised: what a listener raised, which ends the row in a batch that is begun anew as well.
     """
 
     request: GenerationRequest
@@ -40,6 +42,7 @@ class Row:
     future: Future[Generation] = field(default_factory=Future)
     queued_at: float = field(default_factory=time.perf_counter)
     told: int = 0
+    raised: BaseException | None = None
 
     @property
     def key(self) -> Hashable:
@@ -57,15 +60,40 @@ class Row:
         return self.control.on_block is not None
 
     def tell(self, count: int, floats: NDArray[Any] | None, ids: NDArray[Any] | None, width: int) -> None:
-        """Tell the listeners of step number ``count``, counted from 1."""
+        """Tell the listeners of step number ``count``, counted from 1.
+
+        Raises:
+            GenerationError: a batch that was begun anew does not repeat the tokens that were told already.
+            BaseException: what a listener raised.
+        """
+        if self.raised is not None:
+            raise self.raised
         if count <= self.told:
+            self._compare(count, ids)
             return
         self.told = count
+        try:
+            self._tell(count, floats, ids, width)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    def _tell(self, count: int, floats: NDArray[Any] | None, ids: NDArray[Any] | None, width: int) -> None:
         if self.control.on_step is not None:
             self.control.on_step(count)
         if self.control.on_block is not None and floats is not None and ids is not None:
             piece = self.decoder.push(int(ids[0]))
             self.control.on_block(TokenBlock(steps_of(floats[None], ids[None], width), (piece,)))
+
+    def _compare(self, count: int, ids: NDArray[Any] | None) -> None:
+        # Another device has other random numbers and rounds in another way.
+        told = self.decoder.ids[count - 1 : count]
+        if told and (ids is None or int(ids[0]) != told[0]):
+            raise GenerationError(
+                f"memory ended after {self.told} tokens had been told, and begun anew the answer is another",
+                hint="ask again",
+                context={"told": self.told, "token": count - 1},
+            )
 
     def tell_the_rest(self) -> None:
         """Tell the characters that were incomplete when the generation ended."""

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from cert.backends.base import Generation
-from cert.backends.batch import BatchRunner, is_out_of_memory
+from cert.backends.batch import BatchRunner, NoMemoryError, is_out_of_memory
 from cert.backends.detokenizer import align
 from cert.backends.loading import first_line
 from cert.backends.reduction import StepColumns, StepReducer
 from cert.backends.rows import ScoreRow, steps_of
-from cert.core.errors import NumericalError, OutOfMemoryError
+from cert.core.errors import NumericalError
 from cert.signals.steps import TokenSteps
 
 __all__ = ["Scorer"]
@@ -34,16 +34,21 @@ class Scorer:
 
     runner: BatchRunner
 
-    def score(self, row: ScoreRow) -> None:
-        """Settle the future of a row."""
+    def run(self, rows: Sequence[ScoreRow]) -> None:
+        """Settle the future of one row.
+
+        Raises:
+            NoMemoryError: in place of settling it.
+        """
+        (row,) = rows
         start = time.perf_counter()
         try:
             steps = self._steps(row)
         # As in `BatchRunner.run`: a model of any kind, on any device.
         except Exception as error:
-            row.future.set_exception(
-                self._out_of_memory(error) if is_out_of_memory(error) else self.runner.failure(error)
-            )
+            if is_out_of_memory(error):
+                raise NoMemoryError(first_line(error)) from None
+            row.future.set_exception(self.runner.failure(error))
             return
         if steps is None:
             row.future.set_exception(row.control.error())
@@ -109,14 +114,6 @@ class Scorer:
             vocabulary=self.runner.vocabulary,
             duration_s=end - start,
             stages=(("encode", row.encode_s), ("queue", start - row.queued_at), ("score", end - start)),
-        )
-
-    def _out_of_memory(self, error: Exception) -> OutOfMemoryError:
-        name = self.runner.identity.name
-        return OutOfMemoryError(
-            f"no memory to score a text with model '{name}': {first_line(error)}",
-            hint="score a shorter text, or load 8-bit or 4-bit weights",
-            context={"model": name},
         )
 
 

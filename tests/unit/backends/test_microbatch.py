@@ -67,6 +67,12 @@ def gated(**limits: int) -> tuple[MicroBatcher[Task], Gate, Task]:
     return batcher, gate, first
 
 
+def wait_for_batch_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "cert-batches":
+            thread.join(30)
+
+
 # --- turns ---
 
 
@@ -341,15 +347,11 @@ def test_the_idle_thread_ends_and_the_batcher_can_be_collected(monkeypatch):
     batcher: MicroBatcher[Task] = MicroBatcher(answer, BatchLimits())
     batcher.add([job := Task()])
     job.future.result(timeout=30)
-    thread = batcher._thread
-    if thread is not None:
-        thread.join(30)
+    wait_for_batch_threads()
     assert batcher._thread is None
     batcher.add([again := Task("again")])
     assert again.future.result(timeout=30) == "again"
-    for thread in threading.enumerate():
-        if thread.name == "cert-batches":
-            thread.join(30)
+    wait_for_batch_threads()
     reference = weakref.ref(batcher)
     del batcher
     assert reference() is None
@@ -363,8 +365,9 @@ def test_a_batcher_that_is_dropped_still_runs_what_it_took(monkeypatch):
         assert job.future.result(timeout=30) == "kind"
 
 
-def test_nothing_of_a_finished_job_stays_behind():
+def test_nothing_of_a_finished_job_stays_behind(monkeypatch):
     """A thousand results that only the garbage collector can free are a leak under load."""
+    monkeypatch.setattr("cert.backends.microbatch._IDLE", 0.01)
     batcher: MicroBatcher[Task] = MicroBatcher(answer, BatchLimits())
     gc.collect()
     gc.disable()
@@ -374,8 +377,7 @@ def test_nothing_of_a_finished_job_stays_behind():
         job.future.result(timeout=30)
         reference = weakref.ref(job)
         del job
-        batcher.add([last := Task()])  # the thread is past the first batch when the second is done
-        last.future.result(timeout=30)
+        wait_for_batch_threads()
         assert reference() is None
     finally:
         gc.enable()
