@@ -21,7 +21,7 @@ from cert.signals.generation import (
     totals,
 )
 from cert.signals.running import accumulated, countable, window_means
-from cert.signals.steps import FloatArray, IntArray, TokenSteps, step_signals
+from cert.signals.steps import FloatArray, IntArray, TokenSteps, measure_steps
 
 __all__ = ["SignalColumns", "signal_columns"]
 
@@ -36,7 +36,11 @@ _RUN = 2_048
 
 
 def signal_columns(
-    steps: TokenSteps, lengths: IntArray, options: SignalOptions | None = None
+    steps: TokenSteps,
+    lengths: IntArray,
+    options: SignalOptions | None = None,
+    *,
+    mass: FloatArray | None = None,
 ) -> SignalColumns:
     """Compute the signals of B finished generations whose steps stand one after the other.
 
@@ -46,6 +50,7 @@ def signal_columns(
         steps: the Σ T_b steps of all generations.
         lengths: (B,) T_b, the tokens of each; 0 is allowed.
         options: what the signals depend on besides the steps.
+        mass: (Σ T_b,) is filled with Σ p_(k) of each step, for callers that check it.
 
     Returns:
         A column of shape (B,) for each field of `GenerationSignals`, NaN where one was not measured.
@@ -57,7 +62,7 @@ def signal_columns(
         raise ValueError("lengths must be 0 or more and add up to the number of steps")
     options = options or SignalOptions()
     starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
-    tokens = _Tokens.of(steps, options)
+    tokens = _Tokens.of(steps, options, np.empty(len(steps)) if mass is None else mass)
     columns: SignalColumns = {
         f.name: np.full(len(lengths), np.nan) for f in fields(GenerationSignals) if f.name != "n_tokens"
     }
@@ -83,7 +88,7 @@ class _Tokens:
     first: FloatArray
 
     @classmethod
-    def of(cls, steps: TokenSteps, options: SignalOptions) -> _Tokens:
+    def of(cls, steps: TokenSteps, options: SignalOptions, mass: FloatArray) -> _Tokens:
         """Compute the signals of steps in runs small enough for the processor's cache."""
         n = len(steps)
         summed, maximised = np.empty((n + 1, len(SUMMED))), np.empty((n + 1, len(MAXIMISED) - 1))
@@ -91,7 +96,7 @@ class _Tokens:
         summed[n], maximised[n] = 0.0, -math.inf
         for start in range(0, n, _RUN):
             part = slice(start, min(start + _RUN, n))
-            step = step_signals(steps[part])
+            step, mass[part] = measure_steps(steps[part])
             first[part] = step.top_probability
             summed[part] = summed_rows(step, options).T
             maximised[part] = maximised_rows(step).T

@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from cert.signals.bounds import TopSums, bounds_of_sums
 
-__all__ = ["FloatArray", "IntArray", "StepSignals", "TokenSteps", "step_signals", "top_k_entropy_ceiling"]
+__all__ = [
+    "FloatArray",
+    "IntArray",
+    "StepSignals",
+    "TokenSteps",
+    "measure_steps",
+    "step_signals",
+    "top_k_entropy_ceiling",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -150,6 +158,11 @@ def step_signals(steps: TokenSteps) -> StepSignals:
     Sums over the K candidates run in order of k, so that a result has the same bits however many steps
     are computed at once.
     """
+    return measure_steps(steps)[0]
+
+
+def measure_steps(steps: TokenSteps) -> tuple[StepSignals, FloatArray]:
+    """Return the signals of T steps, and Σ p_(k) of each, (T,), which shows what no model can have given."""
     length, kept = steps.top_logprobs.shape
     # Candidates as rows: every operation then runs over contiguous memory.
     top = np.ascontiguousarray(steps.top_logprobs.T)
@@ -163,7 +176,7 @@ def step_signals(steps: TokenSteps) -> StepSignals:
             outside = _outside(steps.token_ids, steps.top_ids)
             lower, upper = bounds_of_sums(sums, steps.logprob, top, probability, steps.vocab_size, outside)
         full = ~np.isnan(steps.entropy)
-        return StepSignals(
+        signals = StepSignals(
             surprisal=surprisal,
             perplexity=np.exp(surprisal),
             entropy_lower=np.where(full, steps.entropy, lower) + 0.0,
@@ -175,6 +188,7 @@ def step_signals(steps: TokenSteps) -> StepSignals:
             self_certainty=steps.self_certainty,
             confidence=-sums.logprob / kept + 0.0 if kept else not_measured,
         )
+    return signals, sums.mass
 
 
 def _outside(token_ids: IntArray, top_ids: IntArray) -> NDArray[np.bool_]:

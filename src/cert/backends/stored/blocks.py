@@ -27,7 +27,7 @@ class StepBlock:
     Attributes:
         rows: (B,) places of the generations in the batch, counted from 0.
         lengths: (B,) T_b.
-        steps: the Σ T_b steps.
+        steps: the Σ T_b steps, their ids in the integers of the file.
     """
 
     rows: Rows
@@ -117,9 +117,9 @@ def _block(part: Any, rows: Rows) -> StepBlock:
     vocab_size = part.column("vocab_size")[0].as_py() if "vocab_size" in part.schema.names else None
     n = int(lengths.sum())
     steps = TokenSteps(
-        token_ids=_flat(part, "token_ids", np.int64),
+        token_ids=_flat(part, "token_ids"),
         logprob=_flat(part, "logprob", np.float64),
-        top_ids=_flat(part, "top_ids", np.int64).reshape(n, k),
+        top_ids=_flat(part, "top_ids").reshape(n, k),
         top_logprobs=_flat(part, "top_logprobs", np.float64).reshape(n, k),
         entropy=_measured(part, "entropy", n),
         self_certainty=_measured(part, "self_certainty", n),
@@ -160,7 +160,7 @@ def _integers(column: Any, missing: int) -> IntArray:
     return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _flat(part: Any, name: str, kind: Any) -> Any:
+def _flat(part: Any, name: str, kind: Any = None) -> Any:
     return np.asarray(part.column(name).flatten().to_numpy(zero_copy_only=False), dtype=kind)
 
 

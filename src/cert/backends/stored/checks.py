@@ -41,16 +41,27 @@ def impossible(steps: TokenSteps) -> dict[str, Mask]:
     most = math.log(max(1, _LARGEST_VOCABULARY if steps.vocab_size is None else steps.vocab_size))
     return {
         "a token has a negative id": np.asarray(steps.token_ids < 0),
-        "a log-probability is above 0": np.asarray(steps.logprob > _POSITIVE) | _any_of(top > _POSITIVE),
-        "candidates are not in descending order": _any_of(top[:, 1:] > top[:, :-1]),
+        "a log-probability is above 0": np.asarray(steps.logprob > _POSITIVE) | _over(top),
+        "candidates are not in descending order": _rising(top),
         "an entropy is outside its range": np.asarray((entropy < -_EXCESS) | (entropy > most + _EXCESS)),
         "a self-certainty is negative": np.asarray(steps.self_certainty < -_EXCESS),
     }
 
 
-def _any_of(flags: Mask) -> Mask:
-    # Mostly there is none, which is quickly seen.
-    return np.asarray(flags.any(axis=1)) if flags.any() else np.zeros(len(flags), dtype=bool)
+# Mostly there is nothing to find, which is quickly seen over all numbers as one row.
+
+
+def _over(top: FloatArray) -> Mask:
+    over = top > _POSITIVE
+    return np.asarray(over.any(axis=1)) if over.any() else np.zeros(len(top), dtype=bool)
+
+
+def _rising(top: FloatArray) -> Mask:
+    flat = top.reshape(-1)
+    rising = np.zeros(top.shape, dtype=bool)
+    np.greater(flat[1:], flat[:-1], out=rising.reshape(-1)[1:])
+    rising[:, :1] = False  # the first candidate follows the last one of the step before
+    return np.asarray(rising.any(axis=1)) if rising.any() else rising.reshape(-1)[: len(top)]
 
 
 def top_mass(top_logprobs: FloatArray) -> FloatArray:

@@ -43,12 +43,25 @@ def generations(
                 continue
             try:
                 fields = {name: column[row] for name, column in columns.items()}
-                found[row] = _generation(fields, block.steps[end - length : end])
+                found[row] = _generation(fields, _own(block.steps[end - length : end]))
             except InputError as error:
                 errors[row] = error
             except (ConfigurationError, ValueError, TypeError, OverflowError) as error:
                 errors[row] = record_error(f"the row has a value out of range: {type(error).__name__}")
     return found
+
+
+def _own(steps: TokenSteps) -> TokenSteps:
+    """Return steps that do not hold the memory of the whole batch."""
+    return TokenSteps(
+        token_ids=steps.token_ids.astype(np.int64),
+        logprob=steps.logprob.copy(),
+        top_ids=steps.top_ids.astype(np.int64),
+        top_logprobs=steps.top_logprobs.copy(),
+        entropy=steps.entropy.copy(),
+        self_certainty=steps.self_certainty.copy(),
+        vocab_size=steps.vocab_size,
+    )
 
 
 def _generation(row: dict[str, Any], steps: TokenSteps) -> Generation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from cert.backends.stored.lines import Line, open_binary, read_lines
 from cert.backends.stored.own_analyses import read_analysis
 from cert.core.errors import CertError, InputError
 
-__all__ = ["read_jsonl"]
+__all__ = ["read_jsonl", "read_record_lines"]
 
 Found = tuple[str | None, list[Outcome]]
 Reader = Callable[[bytes, StoredOptions], Found]
@@ -55,10 +55,11 @@ def read_jsonl(path: Path, options: StoredOptions) -> Iterator[StoredItem]:
         InputError: the file cannot be opened.
         DependencyMissingError: ``.zst`` without pyarrow.
     """
-    return _items(read_lines(open_binary(path), options.max_line_bytes), options)
+    return read_record_lines(read_lines(open_binary(path), options.max_line_bytes), options)
 
 
-def _items(lines: Iterator[Line], options: StoredOptions) -> Iterator[StoredItem]:
+def read_record_lines(lines: Iterable[Line], options: StoredOptions) -> Iterator[StoredItem]:
+    """Return the records of lines as they are asked for."""
     reader: Reader | None = None
     for line in lines:
         try:

@@ -21,13 +21,16 @@ except ImportError:
 from cert.backends.stored.blocks import refuse_mass, step_blocks
 from cert.backends.stored.checks import top_mass
 from cert.backends.stored.generations import generations
-from cert.backends.stored.parquet_schema import SCHEMA, check_schema
+from cert.backends.stored.jsonl import read_record_lines
+from cert.backends.stored.lines import Line
+from cert.backends.stored.parquet_schema import REQUIRED, SCHEMA, check_schema
 
-__all__ = ["Batch", "read_batches", "read_parquet"]
+__all__ = ["Batch", "holds_records", "read_batches", "read_parquet"]
 
 # Values of the longest column in a batch: small enough for the memory that a processor has at hand.
 _BATCH_VALUES = 2**18
 _BUFFER = 2**20
+_RECORD = "record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,40 @@ class Batch:
 def read_parquet(path: Path, options: StoredOptions) -> Iterator[StoredItem]:
     """Return the generations of a Parquet file as they are asked for.
 
+    The table that ``cert batch`` writes is read as well, by the records in it.
+
     Raises:
         InputError: the file cannot be opened or is of another form.
     """
+    if holds_records(path):
+        return read_record_lines(_record_lines(_opened(path), options), options)
     return _items(read_batches(path, options))
+
+
+def holds_records(path: Path) -> bool:
+    """Say whether a table is one of records, a line of JSON a row, not one of generations.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    with _opened(path) as file:
+        names = file.schema_arrow.names
+        return _RECORD in names and not set(REQUIRED) & set(names)
+
+
+def _record_lines(file: Any, options: StoredOptions) -> Iterator[Line]:
+    for batch in _batches(file, [_RECORD], options):
+        if isinstance(batch.rows, InputError):
+            yield Line(batch.first, batch.rows)
+            continue
+        column = batch.rows.column(0)
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            yield Line(batch.first, record_error(f"column '{_RECORD}' holds no text"))
+            return
+        for row, record in enumerate(column):
+            text = record.as_buffer()
+            data = b"null" if text is None else bytes(text)
+            yield Line(batch.first + row, data)
 
 
 def read_batches(path: Path, options: StoredOptions, columns: Sequence[str] | None = None) -> Iterator[Batch]:
@@ -70,12 +103,20 @@ def read_batches(path: Path, options: StoredOptions, columns: Sequence[str] | No
 
 
 def _open(path: Path) -> Any:
+    file = _opened(path)
     try:
-        file = pq.ParquetFile(str(path), buffer_size=_BUFFER)
         check_schema(file.schema_arrow)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return pq.ParquetFile(str(path), buffer_size=_BUFFER)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"'{path}' cannot be read as a Parquet file") from error
-    return file
 
 
 def _batches(file: Any, columns: list[str], options: StoredOptions) -> Iterator[Batch]:
