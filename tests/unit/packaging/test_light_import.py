@@ -34,6 +34,7 @@ def modules_after(statement: str) -> set[str]:
     [
         "import cert",
         "import cert.signals",
+        "import cert.answers",
         "import cert.core.errors",
         "import cert.trajectory",
         "import cert.cli.main",
