@@ -27,9 +27,9 @@ from cert.reference import weights
 from cert.reference.asking import Asker
 from cert.reference.recall import ENERGY_THRESHOLDS, MIDDLE, answer_questions
 from cert.reference.scores import REPLICATES, Flags, Floats, auroc, rank_correlation
-from cert.reference.world import Fact, load_world
+from cert.reference.world import load_world
 from cert.signals import energy, step_signals
-from cert.trajectory import HamiltonianMonitor, Message
+from cert.trajectory import HamiltonianMonitor
 from cert.trajectory.plots import plot_trajectory
 
 ROOT: Final = Path(__file__).parents[1]
@@ -42,6 +42,7 @@ SIMPLE: Final = ("MSP", "first p_max", "mean p_max", "least p_max")
 TERMS: Final = ("mean surprisal", "max surprisal", "mean entropy", "max entropy")
 ENERGY: Final = ("mean energy", "max energy")
 SEED: Final = 0
+PROMPT: Final = "The birth city of"
 
 
 def scores_of(generation: Generation) -> dict[str, float]:
@@ -130,17 +131,10 @@ def measure(folder: Path, limit: int | None) -> dict[str, Any]:
     return result
 
 
-def figure_fact() -> Fact:
-    """Return the fact of the figure: the first one that was read 4 times; nobody looked at the answer."""
-    return next(
-        fact for fact in load_world().facts if fact.exposures == 4 and not fact.person.question_person
-    )
-
-
 def draw(path: Path) -> None:
-    """Draw the shipped model's answer to the question of `figure_fact`."""
+    """Draw the first sample of the shipped model: 60 tokens after PROMPT, at temperature 1 and seed 0."""
     with HamiltonianMonitor() as monitor:
-        plot_trajectory(monitor.analyze([Message("user", figure_fact().question())]), path)
+        plot_trajectory(monitor.analyze(PROMPT, temperature=1.0, seed=SEED, max_new_tokens=60), path)
 
 
 def show(name: str, result: dict[str, Any]) -> None:
@@ -161,7 +155,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--figure", type=Path, help="draw one answer too")
+    parser.add_argument("--figure", type=Path, help="draw one generation too")
     parser.add_argument("--limit", type=int, help="only the first facts, for a quick look")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
