@@ -14,7 +14,7 @@ from typing import Any
 from cert.backends.load_options import LoadOptions, Quantization
 from cert.backends.model_directory import first_line, read_config, reads_pickle
 from cert.backends.model_source import REFERENCE, locate, peek_vocab_size
-from cert.backends.placement import resolve_device, resolve_dtype, weights_bytes
+from cert.backends.placement import hold_weights, resolve_device, resolve_dtype, weights_bytes
 from cert.backends.quantization import (
     agreed_quantization,
     loading_arguments,
@@ -130,6 +130,7 @@ def _read(
             )
         if "device_map" not in how:
             model.to(device)
+        hold_weights(model)
         return model.eval(), tokenizer, report
     except CertError:
         raise

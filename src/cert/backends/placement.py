@@ -7,7 +7,7 @@ from typing import Any
 
 from cert.core.errors import ConfigurationError
 
-__all__ = ["resolve_device", "resolve_dtype", "weights_bytes"]
+__all__ = ["hold_weights", "resolve_device", "resolve_dtype", "weights_bytes"]
 
 _KINDS = "auto, cpu, cuda, cuda:N or mps"
 
@@ -59,6 +59,18 @@ def resolve_dtype(torch: Any, name: str, device: Any) -> Any:
     if name not in known:
         raise ConfigurationError(f"unknown dtype {name!r}", hint=f"auto, {', '.join(known)}")
     return known[name]
+
+
+def hold_weights(model: Any) -> None:
+    """Copy weights that are still pages of their file into memory of the process.
+
+    safetensors maps a file whose types fit. Whoever copied another version over it would change the running
+    model, and its memory would be counted only as it is used.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Memory that is not torch's own cannot be resized.
+        if tensor.device.type == "cpu" and not tensor.untyped_storage().resizable():
+            tensor.data = tensor.data.clone()
 
 
 def weights_bytes(model: Any) -> int:

@@ -152,7 +152,8 @@ def loading_arguments(
     _require_packages()
     place = {"device_map": {"": _with_index(device)}}
     if stored:
-        return place
+        # Read, not mapped: constants beside the weights would stay pages of the file (see `hold_weights`).
+        return {**place, "disable_mmap": True}
     settings: dict[str, Any] = {"load_in_8bit": True}
     if quantization == "4bit":
         settings = {

@@ -40,7 +40,9 @@ class _Flight:
 class ManagedResource(ABC, Generic[T]):
     """Base of what is loaded, used by many threads at once, and unloaded.
 
-    A subclass says how in `_load`, `_release` and, where a failed load leaves something behind, `_abandon`.
+    A subclass says how in `_load`, `_release` and, where a failed load leaves something behind, `_abandon`;
+    what must not count as memory of the thing goes into `_prepare`, and what makes its memory free once the
+    last reference is gone into `_reclaim`.
 
     Loading happens once, however many ask; all of them get its error if it fails, and the next to ask tries
     again. Unloading waits for the users; while it does, new users are refused, so that it comes to an end.
@@ -84,8 +86,14 @@ class ManagedResource(ABC, Generic[T]):
     def _release(self, value: T) -> None:
         """Let go of the thing; nobody uses it any more."""
 
+    def _prepare(self) -> None:
+        """Do what comes before the memory is measured: libraries, and which ``device`` it will be."""
+
     def _abandon(self) -> None:
         """Clear up what a failed `_load` may have left behind."""
+
+    def _reclaim(self) -> None:
+        """Give memory back that is free but kept, after the last reference is gone."""
 
     # --- what can be seen ---
 
@@ -167,9 +175,12 @@ class ManagedResource(ABC, Generic[T]):
             self._release(value)
         finally:
             del value  # the last reference, so that the memory is free when the state says so
-            with self._changed:
-                self._set("unloaded")
-            self._hub.emit(ModelUnloaded(model=self.name))
+            try:
+                self._reclaim()
+            finally:
+                with self._changed:
+                    self._set("unloaded")
+                self._hub.emit(ModelUnloaded(model=self.name))
 
     def health(self, *, require_loaded: bool = False) -> Finding:
         """Return a finding for a health check.
@@ -215,8 +226,9 @@ class ManagedResource(ABC, Generic[T]):
 
     def _fly(self, flight: _Flight, *, take: bool) -> None:
         started = self._clock()
-        before = self._memory.read(self.device).used
         try:
+            self._prepare()
+            before = self._memory.read(self.device).used
             value = self._load_within_limit()
         except BaseException as error:
             self._clear_up(error)
@@ -244,6 +256,7 @@ class ManagedResource(ABC, Generic[T]):
         except CertError:
             self._release(value)
             del value
+            self._reclaim()
             raise
         return value
 

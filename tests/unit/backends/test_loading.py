@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from cert.backends.loading import LoadOptions, load_model, peek_vocab_size  # noqa: E402
-from cert.backends.local import LocalBackend  # noqa: E402
-from cert.core.errors import (  # noqa: E402
+import torch
+from safetensors.torch import load_file, save_file
+
+from cert.backends.loading import LoadOptions, load_model, peek_vocab_size
+from cert.backends.local import LocalBackend
+from cert.core.errors import (
     ConfigurationError,
     InputError,
     ModelLoadError,
@@ -139,8 +142,6 @@ def test_a_damaged_folder_is_a_load_error(model_folder, break_it):
 
 def test_weights_that_are_missing_from_the_file_are_a_load_error(model_folder):
     """Transformers fills missing weights with random numbers; every figure would be about another model."""
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(model_folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, model_folder / "model.safetensors", metadata={"format": "pt"})
@@ -190,6 +191,25 @@ def index_of(folder: Path, shard: str) -> None:
     (folder / "model.safetensors").rename(folder / "other.safetensors")
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def overwrite(folder: Path) -> None:
+    """Copy other weights over the file, as ``cp`` does: in place."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({key: value * 1.5 for key, value in weights.items()}, folder / "new", metadata={"format": "pt"})
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.write((folder / "new").read_bytes())
+
+
+def test_a_running_model_does_not_follow_its_file(model_folder):
+    """A new version copied over the old one must not change the numbers of requests on their way."""
+    model = load_model(str(model_folder)).model
+    ids = torch.arange(10)[None]
+    with torch.inference_mode():
+        before = model(ids).logits
+        overwrite(model_folder)
+        assert torch.equal(model(ids).logits, before)
+        assert not torch.equal(load_model(str(model_folder)).model(ids).logits, before)
 
 
 @pytest.mark.parametrize("shard", ["pytorch_model.bin", "weights.dat"])

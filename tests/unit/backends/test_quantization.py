@@ -238,6 +238,18 @@ def test_a_stored_model_is_loaded_as_it_is(stored_folders, quantized, kind):
     assert torch.equal(logits(loaded.model), logits(quantized[kind].model))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_running_model_does_not_follow_its_file(stored, kind):
+    """A new version copied over the old one must not change the numbers of requests on their way."""
+    folder = stored(kind)
+    model = load_model(str(folder)).model
+    before = logits(model)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(20_000)
+        file.write(bytes(range(256)) * 4_000)
+    assert torch.equal(logits(model), before)
+
+
 def test_asking_for_other_bits_than_are_stored_is_refused(stored_folders):
     """Transformers would warn and go on with the stored ones."""
     with pytest.raises(ConfigurationError, match="stored in 8bit"):
