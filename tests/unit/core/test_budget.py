@@ -221,6 +221,19 @@ def test_spending_leaves_the_hour_and_stays_in_the_total(kind: str) -> None:
 
 
 @both
+def test_spending_stays_in_the_hour_for_all_of_it(kind: str) -> None:
+    """Forgotten a part of a second too early, it could be spent twice within one hour."""
+    world = World(kind, per_hour=100)
+    world.clock.advance(0.5)
+    world.budget.reserve(100).keep()
+    world.clock.advance(HOUR - 0.25)
+    with pytest.raises(BudgetExceededError):
+        world.budget.reserve(1)
+    world.clock.advance(1.5)
+    world.budget.reserve(100)
+
+
+@both
 def test_a_reservation_that_nobody_settles_becomes_spending(kind: str) -> None:
     """A crash between reserve and settle would give dollars back that may have been billed."""
     world = World(kind, per_hour=100, expires_after=60.0)
