@@ -35,7 +35,7 @@ class Flavour:
         shows_bytes: of a token: exact ones, those of its text, or none.
         shows_ids: tokens come with ids.
         skips_parts: parts of a character but the last are not listed.
-        processed: log-probabilities are of what temperature and top_p leave.
+        processed: what changes its log-probabilities: ``temperature``, ``top_p``.
         echo: fewest new tokens with which a prompt can be echoed with log-probabilities, ``None`` for never.
         takes_top_k: sampling by top_k is known.
         fingerprint: of its answers.
@@ -55,7 +55,7 @@ class Flavour:
     shows_bytes: Literal["exact", "of_text", "none"] = "exact"
     shows_ids: bool = False
     skips_parts: bool = False
-    processed: bool = False
+    processed: frozenset[str] = frozenset()
     echo: int | None = None
     takes_top_k: bool = True
     fingerprint: str | None = None
@@ -67,8 +67,9 @@ class Flavour:
 
     def seen(self, token: Token, body: Mapping[str, Any]) -> Token:
         """Return a token with the numbers that this server would show for a request."""
-        temperature, top_p = body.get("temperature"), body.get("top_p")
-        if not self.processed or not temperature:
+        named = {name: body.get(name) for name in self.processed}
+        temperature, top_p = named.get("temperature") or 1.0, named.get("top_p")
+        if not body.get("temperature") or (temperature == 1.0 and top_p is None):
             return token
         everyone = sorted([(token.text, token.logprob), *token.alternatives], key=lambda one: -one[1])
         weights = [math.exp(logprob / temperature) for _, logprob in everyone]
@@ -115,7 +116,7 @@ FLAVOURS: Mapping[str, Flavour] = {
             columns_keep_chosen=False,
             lists_stop=True,
             shows_bytes="of_text",
-            processed=True,
+            processed=frozenset({"temperature"}),
             echo=1,
         ),
         Flavour(
@@ -137,7 +138,7 @@ FLAVOURS: Mapping[str, Flavour] = {
             completions="bare",
             lists_stop=True,
             shows_bytes="none",
-            processed=True,
+            processed=frozenset({"temperature", "top_p"}),
             takes_top_k=False,
             fingerprint="3.3.6-native",
         ),

@@ -284,7 +284,8 @@ def test_rounding_above_zero_is_zero():
 
 # --- properties ---
 
-PIECES = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4), max_size=12)
+# Few letters, so that pieces are found at places that are not theirs.
+PIECES = st.lists(st.text("ab é", min_size=1, max_size=3), max_size=12)
 
 
 def streamed(
@@ -318,6 +319,14 @@ def test_a_stream_is_the_whole_however_it_is_cut(pieces, cuts, random):
         np.testing.assert_array_equal(getattr(record.steps, name), getattr(whole.steps, name))
         told = [getattr(block.steps, name) for block in blocks]
         np.testing.assert_array_equal(np.concatenate(told), getattr(whole.steps, name))
+
+
+def test_text_may_come_later_than_its_tokens():
+    """Servers hold text back while it may become a stop word; a token must wait for its own."""
+    entries = [entry("ab", -1.0), entry("a", -1.0), entry("c", -1.0)]
+    _, blocks, record = streamed("abac", entries, [1, 1, 4])
+    assert record.offsets.tolist() == [[0, 2], [2, 3], [3, 4]]
+    assert [block.texts for block in blocks] == [("ab", "a", "c")]
 
 
 @given(st.text(max_size=12).filter(lambda text: text.isprintable()), st.integers(1, 3), st.booleans())

@@ -440,3 +440,78 @@ def test_a_connection_that_is_closing_while_the_server_stops_is_no_error():
         await task
 
     asyncio.run(scenario())
+
+
+# --- the habits of other servers ---
+
+
+def chat_of(flavour: str, reply: Reply, **more) -> Any:
+    with FaultServer(flavour=flavour, otherwise=reply) as server:
+        body = OPENAI | {"logprobs": True, "top_logprobs": 2} | more
+        return httpx2.post(server.url + "/v1/chat/completions", json=body, trust_env=False).json()
+
+
+def entries_of(body: Any) -> list[Any]:
+    return body["choices"][0]["logprobs"]["content"]
+
+
+ODD = ok((Token("odd", -5.0, (("a", -0.5), ("b", -1.5), ("c", -3.0))),))
+
+
+@pytest.mark.parametrize(
+    ("flavour", "listed"),
+    [("openai", ["a", "b"]), ("vllm", ["odd", "a"]), ("sglang", ["a", "b"]), ("llama.cpp", ["a", "b"])],
+)
+def test_an_unlikely_token_is_listed_as_each_server_does(flavour, listed):
+    """What a reader makes of it is tested against these habits."""
+    assert [one["token"] for one in entries_of(chat_of(flavour, ODD))[0]["top_logprobs"]] == listed
+
+
+@pytest.mark.parametrize(
+    ("flavour", "stop"),
+    [("openai", None), ("vllm", "<|end|>"), ("sglang", "<|end|>"), ("llama.cpp", ""), ("tgi", "<|end|>")],
+)
+def test_the_stop_token_is_listed_as_each_server_does(flavour, stop):
+    """The same, for the token that is no part of the text."""
+    body = chat_of(flavour, ok("Paris"))
+    listed = [one["token"] for one in entries_of(body)]
+    assert listed == ["Paris", *([] if stop is None else [stop])]
+    assert body["choices"][0]["message"]["content"] == "Paris"
+    assert body["usage"]["completion_tokens"] == len(listed)
+
+
+def test_given_text_is_scored_with_known_tokens():
+    """Scores must be those that a generation of the same tokens had."""
+    known = Token(" is", -0.7, (("x", -1.0),))
+    asked = {"model": "m", "prompt": "Paris is it", "echo": True, "max_tokens": 0, "logprobs": 1}
+    with FaultServer(flavour="vllm", known=[known]) as server:
+        body = httpx2.post(server.url + "/v1/completions", json=asked, trust_env=False).json()
+    columns = body["choices"][0]["logprobs"]
+    assert body["choices"][0]["text"] == "Paris is it"
+    assert columns["tokens"] == ["Paris", " is", " it"]
+    assert columns["token_logprobs"][:2] == [None, -0.7]
+
+
+def test_processed_numbers_follow_the_temperature():
+    """A probe for raw numbers needs a server that shows others."""
+    raw = entries_of(chat_of("vllm", ok("Paris"), temperature=2.0))[0]["logprob"]
+    shown = entries_of(chat_of("sglang", ok("Paris"), temperature=2.0))[0]["logprob"]
+    assert raw == pytest.approx(math.log(0.9))
+    assert shown < raw
+
+
+def test_models_are_listed_and_another_script_can_follow():
+    """A client that looks first finds the model, and a test can go on from there."""
+    with FaultServer([error(500)], flavour="vllm") as server:
+        card = httpx2.get(server.url + "/v1/models", trust_env=False).json()["data"][0]
+        assert (card["id"], card["owned_by"]) == ("scripted", "vllm")
+        server.then([ok("Rome")])
+        assert text_of("/v1/chat/completions", post(server, "/v1/chat/completions").json()) == "Rome"
+
+
+def test_answers_can_be_rewritten_or_raw():
+    """Whatever a real server once sent can be sent again."""
+    changed = Reply(tokens=ok("x").tokens, rewrite=lambda body: body | {"object": "odd"})
+    with FaultServer([changed, Reply(raw=b"not JSON")]) as server:
+        assert post(server, "/v1/chat/completions").json()["object"] == "odd"
+        assert post(server, "/v1/chat/completions").content == b"not JSON"
