@@ -8,12 +8,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from cert.backends.stored.items import record_error
 from cert.core.errors import CertError, DependencyMissingError, InputError
 
-__all__ = ["Line", "open_binary", "read_lines"]
+__all__ = ["COMPRESSED", "Line", "open_binary", "read_lines"]
+
+COMPRESSED = (".gz", ".zst")
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
@@ -45,7 +47,7 @@ def open_binary(path: Path) -> IO[bytes]:
         if path.is_dir():
             raise InputError(f"'{path}' is a folder", hint="name a file")
         if path.suffix == ".gz":
-            return io.BufferedReader(gzip.open(path, "rb"), 2**20)
+            return cast("IO[bytes]", gzip.open(path, "rb"))
         if path.suffix == ".zst":
             return _open_zstd(path)
         return path.open("rb", buffering=2**20)
@@ -87,4 +89,4 @@ def _open_zstd(path: Path) -> IO[bytes]:
         raise DependencyMissingError(
             "reading .zst files needs pyarrow", hint="pip install 'cert-framework[parquet]'"
         ) from None
-    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 2**20)
+    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 2**16)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cert.backends.stored.items import StoredFormat, StoredItem, StoredOptions
 from cert.backends.stored.jsonl import read_jsonl
-from cert.backends.stored.lines import open_binary
+from cert.backends.stored.lines import COMPRESSED, open_binary
 from cert.core.errors import ConfigurationError, InputError
 
 __all__ = ["read_stored", "stored_format"]
@@ -53,8 +53,10 @@ def stored_format(path: Path, format: StoredFormat = "auto") -> StoredFormat:
         raise ConfigurationError(f"the format is auto, jsonl or parquet, not {format!r}")
     if format != "auto":
         return format
-    try:
-        with open_binary(path) as stream:
+    with open_binary(path) as stream:
+        if path.suffix in COMPRESSED:
+            return "jsonl"
+        try:
             return "parquet" if stream.read(4) == _PARQUET_MAGIC else "jsonl"
-    except (OSError, EOFError) as error:
-        raise InputError(f"'{path}' cannot be read: {error}") from error
+        except OSError as error:
+            raise InputError(f"'{path}' cannot be read: {error.strerror or error}") from error
