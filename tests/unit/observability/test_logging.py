@@ -17,6 +17,7 @@ import warnings
 import pytest
 import structlog
 
+from cert.core.config import Settings
 from cert.core.correlation import correlated
 from cert.core.errors import ConfigurationError
 from cert.core.events import (
@@ -32,6 +33,7 @@ from cert.core.events import (
     RetryScheduled,
 )
 from cert.observability.log_events import log_observer
+from cert.observability.log_file import FileLines
 from cert.observability.logging import configure_logging, get_logger
 from cert.observability.losses import lost_lines
 
@@ -362,3 +364,13 @@ def test_importing_configures_nothing():
     assert "unconfigured" in done.stderr
     assert "secret plan" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_log_file_is_rotated_at_a_hundred_megabytes_ten_times(configure, tmp_path):
+    """A log without these bounds fills the disk; with smaller ones the night of the fault is gone by morning."""
+    configure("info", "json", "file", tmp_path / "log")
+    handlers = logging.getLogger().handlers
+    [file] = [handler for handler in handlers if isinstance(handler, FileLines)]
+    assert (file.maxBytes, file.backupCount) == (100_000_000, 10)
+    settings = Settings().logging
+    assert (settings.max_bytes, settings.backups) == (100_000_000, 10)
