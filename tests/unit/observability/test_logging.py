@@ -367,7 +367,7 @@ def test_importing_configures_nothing():
 
 
 def test_a_log_file_is_rotated_at_a_hundred_megabytes_ten_times(configure, tmp_path):
-    """A log without these bounds fills the disk; with smaller ones the night of the fault is gone by morning."""
+    """Without these bounds it fills the disk; with smaller ones the night of a fault is gone by morning."""
     configure("info", "json", "file", tmp_path / "log")
     handlers = logging.getLogger().handlers
     [file] = [handler for handler in handlers if isinstance(handler, FileLines)]

@@ -242,6 +242,10 @@ def test_odd_numbers_do_not_break_the_observer(registry):
         BudgetSettled(budget="b", micro_dollars=0, spent_micro_dollars=0, limit_micro_dollars=None),
         ModelUnloaded(model="never loaded"),
     )
+    assert registry.get_sample_value("cert_call_duration_seconds_sum", {"operation": "x"}) == 0, (
+        "sums never fall"
+    )
+    assert registry.get_sample_value("cert_retry_wait_seconds_total", {"operation": "x"}) == 0
     assert registry.get_sample_value("cert_budget_limit_dollars", {"budget": "b"}) is None
     assert registry.get_sample_value("cert_generation_tokens_per_second_count", {"model": "m"}) is None
 
