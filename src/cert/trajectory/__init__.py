@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CERTTrajectoryAnalyzer,
         HamiltonianVisualizer,
         ReasoningTrajectoryMonitor,
+        analyze_trajectory,
         load_model_for_monitoring,
         unload_model,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "TrajectoryConfig",
     "TrajectoryStream",
     "Verdict",
+    "analyze_trajectory",
     "load_model_for_monitoring",
     "unload_model",
 ]
@@ -52,6 +54,7 @@ _V3 = frozenset(
         "CERTTrajectoryAnalyzer",
         "HamiltonianVisualizer",
         "ReasoningTrajectoryMonitor",
+        "analyze_trajectory",
         "load_model_for_monitoring",
         "unload_model",
     }
