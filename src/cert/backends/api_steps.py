@@ -73,23 +73,25 @@ def build_steps(listed: Listed, top_k: int, names: TokenNames) -> TokenSteps:
     _sort(ids, logprobs)
     _drop_repeated(ids, logprobs, listed.own_ids, names)
     chosen_ids = _tell_apart(listed, chosen, ids, logprobs, names)
-    counts = np.count_nonzero(ids != NO_TOKEN, axis=1)
+    probability = np.exp(logprobs)
+    probability[np.isnan(probability)] = 0.0
+    sums = probability.sum(axis=1)
+    _check_sums(sums, chosen_ids, chosen, ids)
+    counts = (ids != NO_TOKEN).sum(axis=1)
     if listed.by_text:
         _blank(ids, logprobs, counts < top_k, 0)
     if listed.chosen_takes_a_place and 0 < top_k <= ids.shape[1]:
         last = top_k - 1
         listed_last = (counts == top_k) & (ids[:, last] == chosen_ids) & (ids[:, last] != NO_TOKEN)
         # Where less mass is left than it has itself, no token that is not listed can be likelier.
-        probability = np.nan_to_num(np.exp(logprobs))
-        surely = probability[:, last] > 1.0 - probability.sum(axis=1)
+        surely = probability[:, last] > 1.0 - sums
         _blank(ids, logprobs, listed_last & ~surely, last)
     ids, logprobs = _columns(ids, logprobs, top_k)
-    _check_sums(chosen_ids, chosen, ids, logprobs)
     return TokenSteps.build(token_ids=chosen_ids, logprob=chosen, top_ids=ids, top_logprobs=logprobs)
 
 
 def _checked(logprobs: FloatArray) -> FloatArray:
-    highest = np.nanmax(logprobs, initial=-np.inf)
+    highest = np.fmax.reduce(logprobs, axis=None, initial=-np.inf)
     if highest > _POSITIVE:
         raise UpstreamProtocolError(f"the response has a log-probability of {highest:g}, which is above 0")
     clean = np.minimum(logprobs, 0.0)
@@ -181,7 +183,8 @@ def _reads_alike(
 
 
 def _blank(ids: IntArray, logprobs: FloatArray, rows: NDArray[np.bool_], since: int) -> None:
-    ids[rows, since:], logprobs[rows, since:] = NO_TOKEN, np.nan
+    if rows.any():
+        ids[rows, since:], logprobs[rows, since:] = NO_TOKEN, np.nan
 
 
 def _columns(ids: IntArray, logprobs: FloatArray, top_k: int) -> tuple[IntArray, FloatArray]:
@@ -195,10 +198,9 @@ def _columns(ids: IntArray, logprobs: FloatArray, top_k: int) -> tuple[IntArray,
     )
 
 
-def _check_sums(chosen_ids: IntArray, chosen: FloatArray, ids: IntArray, logprobs: FloatArray) -> None:
-    outside = (ids != chosen_ids[:, None]).all(axis=1)
-    sums = np.nansum(np.exp(logprobs), axis=1) + np.where(outside, np.nan_to_num(np.exp(chosen)), 0.0)
-    most = sums.max(initial=0.0)
+def _check_sums(sums: FloatArray, chosen_ids: IntArray, chosen: FloatArray, ids: IntArray) -> None:
+    outside = (ids != chosen_ids[:, None]).all(axis=1) & ~np.isnan(chosen)
+    most = (sums + np.where(outside, np.exp(chosen), 0.0)).max(initial=0.0)
     if most > 1.0 + _EXCESS:
         raise UpstreamProtocolError(f"the probabilities of one step sum to {most:.4g}")
 
