@@ -93,13 +93,28 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
         pytest.fail("the work began")
 
 
-def test_nothing_is_left_behind(capsys):
+def test_the_command_that_checks_settings_tells_of_all(monkeypatch, capsys):
+    """Stopped at the first wrong variable of the logs, it would hide the others from who came to see them."""
+    monkeypatch.setenv("CERT_LOG_LEVEL", "loud")
+    monkeypatch.setenv("CERT_METRICS_PORT", "none")
+    monkeypatch.setattr(sys, "argv", ["cert", "config", "check"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert "CERT_LOG_LEVEL" in told
+    assert "CERT_METRICS_PORT" in told
+
+
+def test_nothing_is_left_behind(capsys, caplog):
     """A program that calls the command line would find its own logging changed."""
     before = logging.getLogger().handlers[:], logging.getLogger("cert").level
     with pytest.raises(KeyError), logs({"CERT_LOG_LEVEL": "debug"}):
         raise KeyError
+    caplog.clear()
     write_something()
     default_hub().flush()
+    assert [record.name for record in caplog.records] == ["somebody"], "the hub has one listener less again"
     assert (logging.getLogger().handlers[:], logging.getLogger("cert").level) == before
     assert "budget_refused" not in capsys.readouterr().err
 
