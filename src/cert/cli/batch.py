@@ -114,7 +114,9 @@ def batch(
                 if not stopped:
                     target.finish()
             finally:
-                _summarize(counts, total, output, as_json=how.as_json)
+                _summarize(counts, total, target.kept, as_json=how.as_json)
+    if stopped:
+        stderr().print("stopped: the same command, run again, goes on")
     exit_with(EXIT_INTERRUPTED if stopped else _code(counts, how))
 
 

@@ -54,9 +54,20 @@ class RecordFile:
         """Add a record.
 
         Raises:
-            OutputError: it could not be written whole; what was written of it is cut off at the next start.
+            OutputError: it could not be written; the file ends with the record before it.
         """
-        self._write(msgspec.json.encode(record) + b"\n")
+        rest = memoryview(msgspec.json.encode(record) + b"\n")
+        size = os.fstat(self._descriptor).st_size
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        # Also on Ctrl-C: nothing half written stays behind.
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # a device
+                os.ftruncate(self._descriptor, size)
+            if isinstance(error, OSError):
+                raise self._error(error) from error
+            raise
 
     def fill(self, lines: Iterable[bytes]) -> None:
         """Take records that are lines already in place of what is there, all or none, however this ends.
@@ -75,14 +86,6 @@ class RecordFile:
             unfinished.unlink(missing_ok=True)
         before, self._descriptor = self._descriptor, _opened(self._path)
         os.close(before)
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-        except OSError as error:
-            raise self._error(error) from error
 
     def _error(self, error: OSError) -> OutputError:
         return OutputError(

@@ -156,8 +156,10 @@ def _item(number: int, line: bytes, parse: Any) -> Item:
         return Item(number, content, **parse(text, found))
     except UnicodeDecodeError as error:
         told = InputError(f"the line is not UTF-8 text: byte {error.start}")
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         told = InputError(f"the line cannot be used: {error}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        told = InputError(f"the line is not JSON: {error}")
     except InputError as error:
         told = error
     return Item(number, content, id=found.get("id"), error=told)

@@ -87,7 +87,7 @@ def _row(line: bytes) -> dict[str, Any]:
     analysis, error = record.get("analysis") or {}, record.get("error") or {}
     signals = analysis.get("signals", {})
     return {
-        "id": record["key"],
+        "id": None if record["id"] is None else str(record["id"]),
         "line": record["line"],
         **{name: analysis.get(name) for name in ("verdict", "generated_text", "finish_reason")},
         **{name: _number(signals.get(name)) for name in _SIGNALS},

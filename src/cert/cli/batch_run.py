@@ -218,7 +218,7 @@ def _record(named: Named, outcome: TrajectoryAnalysis | CertError) -> dict[str, 
         "schema_version": 1,
         "kind": "trajectory_record",
         "id": named.id,
-        "key": None if named.id is None else str(named.id),
+        "key": f"line {named.line}" if named.id is None else str(named.id),
         "line": named.line,
         "digest": str(named.key),
     }

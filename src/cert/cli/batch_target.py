@@ -52,6 +52,7 @@ class Target:
 
     Attributes:
         done: the items that it has.
+        kept: the file that the records are in now.
 
     Raises:
         InputError: what is there belongs to another input, was made with other settings, or is none of ours.
@@ -72,6 +73,7 @@ class Target:
         self._beside = output.with_name(output.name + ".meta.json")
         self._settings, self._overwrite, self._retry_errors = settings, overwrite, retry_errors
         self.done: Done = no_items()
+        self.kept = self._lines
 
     def __enter__(self) -> Self:
         self._file = RecordFile(self._lines)
@@ -120,6 +122,7 @@ class Target:
             from cert.cli.batch_parquet import write_table
 
             write_table(self._lines, self.output)
+            self.kept = self.output
             self._file.clear()  # so that closing it takes it away
 
     def _go_on(self) -> None:
