@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
 from cert.backends.control import Control, OnStep
@@ -291,6 +292,18 @@ class Backend(ABC):
     def begin_score(self, request: ScoreRequest, control: Control | None = None) -> Future[Generation]:
         """Take one given text and return what will be its record; as `begin` otherwise."""
 
+    def prepare(
+        self, request: GenerationRequest | ScoreRequest, control: Control
+    ) -> Callable[[], Future[Generation]]:
+        """Do beforehand, on any thread, what takes long in `begin` or `begin_score`; calling does the rest.
+
+        Raises:
+            CertError: the request cannot be worked on.
+        """
+        if isinstance(request, ScoreRequest):
+            return partial(self.begin_score, request, control)
+        return partial(self.begin, request, control)
+
     def close(self) -> None:  # noqa: B027  # most have nothing to let go of
         """Let go of threads and connections; nothing may be asked afterwards."""
 
@@ -334,5 +347,8 @@ class _Flight:
 
     def land(self, outcome: Generation | BaseException) -> None:
         if isinstance(outcome, BaseException):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del outcome  # which holds this frame
         self._result, self.future = outcome, None

@@ -76,7 +76,8 @@ class Control:
         self.deadline: float | None = None
         self.restart()
         self._told: Ending | None = None
-        self._lock = threading.Lock()
+        # Of the re-entrant kind: the garbage collector may end an abandoned stream anywhere.
+        self._lock = threading.RLock()
         self._listeners: list[Callable[[], object]] = []
 
     def restart(self) -> None:

@@ -73,10 +73,12 @@ class PromptEncoder:
             raise self._too_long("prompt and text have", len(prompt_ids) + len(given))
 
     def _check_known(self, ids: Sequence[int]) -> None:
-        if not 0 <= min(ids) <= max(ids) < self.known_ids:
+        unknown = next((number for number in (min(ids), max(ids)) if not 0 <= number < self.known_ids), None)
+        if unknown is not None:
             raise InputError(
-                f"there is a token {max(ids)} and the model knows {self.known_ids}",
-                hint="tokenizer and model do not belong together",
+                f"there is a token {unknown} and the model knows {self.known_ids}",
+                hint="the tokens, or the tokenizer, are those of another model",
+                context={"token": unknown, "known": self.known_ids},
             )
 
     def _too_long(self, what: str, tokens: int) -> PromptTooLongError:
@@ -88,19 +90,16 @@ class PromptEncoder:
 
     def _plain(self, text: str, *, special: bool = True) -> list[int]:
         try:
-            return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+            # As a list of one: the fast tokenizers let other threads run while they encode a list.
+            return list(self.tokenizer([text], add_special_tokens=special)["input_ids"][0])
         # A tokenizer is data of the model: whatever it does with this text, it is this one failure.
         except Exception as error:
             raise InputError(f"the tokenizer cannot encode the prompt: {type(error).__name__}") from error
 
     def _chat(self, messages: Sequence[Message]) -> list[int]:
-        encoded = self._templated(messages, tokenize=True, return_dict=True)
-        return list(encoded["input_ids"])
+        return self._plain(self._rendered(messages), special=False)
 
     def _rendered(self, messages: Sequence[Message]) -> str:
-        return str(self._templated(messages, tokenize=False))
-
-    def _templated(self, messages: Sequence[Message], **options: Any) -> Any:
         if not self.tokenizer.chat_template:
             raise InputError(
                 f"model '{self.model_name}' has no chat template, so it cannot be given messages",
@@ -108,7 +107,7 @@ class PromptEncoder:
             )
         chat = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, **options)
+            return str(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
         # A template is a program of the model's author, in a sandbox.
         except Exception as error:
             said = str(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -136,15 +136,19 @@ class LocalBackend(Backend):
 
     def begin(self, request: GenerationRequest, control: Control | None = None) -> Future[Generation]:
         """Put one request into the queue; see `Backend.begin`."""
-        row = self._row(request, control or Control())
-        self._enqueue([row])
-        return row.future
+        return self.prepare(request, control or Control())()
 
     def begin_score(self, request: ScoreRequest, control: Control | None = None) -> Future[Generation]:
         """Put one given text into the queue; see `Backend.begin_score`."""
-        row = self._score_row(request, control or Control())
-        self._queue.add([row])
-        return row.future
+        return self.prepare(request, control or Control())()
+
+    def prepare(
+        self, request: GenerationRequest | ScoreRequest, control: Control
+    ) -> Callable[[], Future[Generation]]:
+        """Encode the texts of a request; see `Backend.prepare`."""
+        if isinstance(request, ScoreRequest):
+            return partial(self._begin, self._score_row(request, control))
+        return partial(self._begin, self._row(request, control))
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[Outcome]:
         """Run several; those with the same way of sampling and the same K run as one batch."""
@@ -199,6 +203,13 @@ class LocalBackend(Backend):
             given = self.encoder.encode_completion(request.prompt, request.completion or "")
         self.encoder.check_given(prompt_ids, given)
         return ScoreRow(request, control, prompt_ids, given, time.perf_counter() - start)
+
+    def _begin(self, row: Row | ScoreRow) -> Future[Generation]:
+        if isinstance(row, Row):
+            self._enqueue([row])
+        else:
+            self._queue.add([row])
+        return row.future
 
     def _enqueue(self, rows: Sequence[Row]) -> None:
         self._queue.add([row for row in rows if row.limit > 0])

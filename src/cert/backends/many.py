@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol, TypeVar
 
 from cert.backends.control import Control
+from cert.backends.detached import detached
 from cert.core.errors import CertError, OverloadedError
 
-__all__ = ["Flight", "fly"]
+__all__ = ["Flight", "fly", "outcome_of"]
 
 I = TypeVar("I")  # noqa: E741  # an item
 R_co = TypeVar("R_co", covariant=True)
@@ -42,7 +43,7 @@ class Flight(Protocol[R_co]):
 
 def fly(
     items: Iterable[I], begin: Callable[[I], Flight[R_co]], window: int
-) -> Iterator[tuple[int, R_co | CertError]]:
+) -> Generator[tuple[int, R_co | CertError], None, None]:
     """Begin a call for each item and yield each one's place and outcome as soon as it is there.
 
     At most ``window`` are in flight. One that there is no room for (`OverloadedError`) is begun again when
@@ -63,7 +64,7 @@ def fly(
                 except CertError as error:
                     if flying and isinstance(error, OverloadedError):
                         break
-                    yield place, error
+                    yield place, detached(error, noted=False)
                 else:
                     if flight.future is None:
                         yield place, flight.result
@@ -73,10 +74,10 @@ def fly(
             for future in _landed({future: flight.control for future, (_, flight) in flying.items()}):
                 place, flight = flying[future]
                 try:
-                    flight.land(_outcome(future, flight.control))
+                    flight.land(outcome_of(future, flight.control))
                 except CertError as error:
                     del flying[future]
-                    yield place, error
+                    yield place, detached(error, noted=False)
                     continue
                 del flying[future]
                 if flight.future is None:
@@ -99,7 +100,8 @@ def _landed(flying: Mapping[Future[Any], Control]) -> list[Future[Any]]:
     return [future for future in flying if future in done or future in late]
 
 
-def _outcome(future: Future[Any], control: Control) -> Any:
+def outcome_of(future: Future[Any], control: Control) -> Any:
+    """Wait for a future and return its value, or what it failed with."""
     try:
         return control.wait(future)
     except BaseException as error:

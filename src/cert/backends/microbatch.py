@@ -7,7 +7,6 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from cert.backends.control import Control
@@ -177,7 +176,8 @@ class MicroBatcher(Generic[J]):
         if not self._kinds:  # withdrawn while others were awaited
             return []
         key = next(iter(self._kinds))
-        jobs = list(islice(self._kinds[key].values(), self.limits.rows))
+        # A copy in one go: the garbage collector may withdraw a job of an abandoned stream anywhere.
+        jobs = list(self._kinds[key].values())[: self.limits.rows]
         for job in jobs:
             self._remove(job.future)
         if key in self._kinds:  # the rest of them come after the other kinds

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import numpy as np
 
 from cert.backends.base import Generation
 from cert.core.stages import Stages
-from cert.signals import StepSignals, analyze_steps, energy
+from cert.signals import RunningSignals, StepSignals, TokenSteps, analyze_steps, energy
 from cert.signals.steps import FloatArray
 from cert.trajectory.gate import decide
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
@@ -17,13 +18,19 @@ __all__ = ["analyze_generation", "energies_of"]
 
 
 def analyze_generation(generation: Generation, config: TrajectoryConfig) -> TrajectoryAnalysis:
-    """Compute the signals of a generation and put them through the gate."""
+    """Compute the signals of a generation and put them through the gate.
+
+    The arrays of generation and analysis cannot be written to afterwards: a cache may hand them to others.
+    """
     stages = Stages()
     with stages.time("signals"):
         step, running, signals = analyze_steps(generation.steps, config.signal_options)
         energies = energies_of(step, config)
     with stages.time("gate"):
         decision = decide(step, signals, config.thresholds, tokens=generation.tokens, profile=config.profile)
+    _freeze(generation.steps, generation.stop_step, step, running)
+    for array in (generation.offsets, energies):
+        array.setflags(write=False)
     return TrajectoryAnalysis(
         generation=generation,
         config=config,
@@ -35,6 +42,13 @@ def analyze_generation(generation: Generation, config: TrajectoryConfig) -> Traj
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         stages=generation.stages + stages.result(),
     )
+
+
+def _freeze(*columns: TokenSteps | StepSignals | RunningSignals | None) -> None:
+    for part in columns:
+        for field in fields(part) if part is not None else ():
+            if isinstance(array := getattr(part, field.name), np.ndarray):
+                array.setflags(write=False)
 
 
 def energies_of(step: StepSignals, config: TrajectoryConfig) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Hashable
 from concurrent.futures import Future
@@ -53,13 +54,19 @@ class Lead(Generic[V]):
             if follower.set_running_or_notify_cancel():
                 follower.set_result(value)
 
-    def fail(self, error: BaseException) -> None:
-        """Hand the failure to the followers, unless it is the leader's own: then each asks again."""
-        own = isinstance(error, GenerationTimeoutError | GenerationCancelledError)
-        told = error if isinstance(error, CertError) and not own else LeaderGoneError()
+    def fail(self, error: BaseException, *, own: bool = False) -> None:
+        """Hand the failure to the followers, unless it is the leader's own: then each asks again.
+
+        Args:
+            error: any, a time-out or a cancellation is always the leader's own.
+            own: it may come from the leader's listeners.
+        """
+        own = own or isinstance(error, GenerationTimeoutError | GenerationCancelledError)
+        shared = isinstance(error, CertError) and not own
         for follower in self._cache._land(self._key, self, None):
             if follower.set_running_or_notify_cancel():
-                follower.set_exception(told)
+                # Each a copy: an error that is raised in several threads gathers the tracebacks of all.
+                follower.set_exception(copy.copy(error) if shared else LeaderGoneError())
 
 
 Claim: TypeAlias = "Hit[V] | Follow[V] | Lead[V]"
@@ -79,7 +86,12 @@ class SingleFlightCache(Generic[V]):
         if size < 0:
             raise ConfigurationError(f"a cache keeps 0 or more results, not {size}")
         self.size = size
-        self._kept: Cache[Hashable, V] | None = Cache(size) if size else None
+        self._kept: Cache[Hashable, V] | None = None
+        if size:
+            # Every access is under our own lock, which no interrupt leaves locked.
+            self._kept = Cache(size, nolock=True)
+            # Nothing here expires; the task that looks for it would keep the cache alive for ever.
+            self._kept.close()
         self._flights: dict[Hashable, Lead[V]] = {}
         self._lock = threading.Lock()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cert.backends.base import Backend, Generation, GenerationRequest, Sampling, ScoreRequest
-from cert.backends.control import Control
-from cert.backends.many import fly
+from cert.backends.control import Control, in_listener
+from cert.backends.detached import detached
+from cert.backends.many import fly, outcome_of
 from cert.core.errors import (
     CertError,
     ConfigurationError,
@@ -20,12 +23,14 @@ from cert.core.errors import (
 from cert.core.events import CacheAsked, EventHub, GenerationFinished, default_hub
 from cert.core.resources import ManagedResource
 from cert.trajectory.analysis import analyze_generation
-from cert.trajectory.cache import Follow, Hit, Lead, LeaderGoneError, SingleFlightCache
+from cert.trajectory.cache import Hit, Lead, LeaderGoneError, SingleFlightCache
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
 
-__all__ = ["Call", "HamiltonianEngine"]
+__all__ = ["Call", "HamiltonianEngine", "begin_async", "measure_partial", "refuse_unseen"]
 
 _CACHE = "analyses"
+# Characters that take longer to encode than an event loop should stand still for.
+_LONG = 2_000
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -89,47 +94,46 @@ class HamiltonianEngine:
             CertError: it cannot be worked on, failed, or a required sink refuses the result.
         """
         with self.resource.acquire() as backend:
+            call.control.restart()
             flight = _Flight(self, backend, call)
+            flight.take_off()
             while flight.future is not None:
-                try:
-                    outcome: Any = call.control.wait(flight.future)
-                except BaseException as error:
-                    outcome = error
-                flight.land(outcome)
+                flight.land(outcome_of(flight.future, call.control))
             self._hub.deliver(self._finished(flight.result, call))
             return flight.result
 
     async def run_async(self, call: Call) -> TrajectoryAnalysis:
         """Run one call while other tasks run; a task that is cancelled ends its generation."""
         async with self.resource.acquire_async() as backend:
+            call.control.restart()
             flight = _Flight(self, backend, call)
+            await flight.take_off_async()
             while flight.future is not None:
-                try:
-                    outcome: Any = await call.control.wait_async(flight.future)
-                except BaseException as error:
-                    outcome = error
-                flight.land(outcome)
+                flight.land(await _outcome_of(flight.future, call.control))
             await self._hub.deliver_async(self._finished(flight.result, call))
             return flight.result
 
-    def run_all(self, calls: Iterable[Call]) -> Iterator[tuple[int, TrajectoryAnalysis | CertError]]:
-        """Run many, yielding each one's place and outcome as soon as it is there."""
+    def run_all(
+        self, calls: Iterable[Call]
+    ) -> Generator[tuple[int, TrajectoryAnalysis | CertError], None, None]:
+        """Run many, yielding each one's place and outcome as soon as it is there.
+
+        Calls are taken as there is room for them; their time runs from when they were made.
+        """
         begun: dict[int, Call] = {}
 
         def begin(numbered: tuple[int, Call]) -> _Flight:
             place, begun[place] = numbered
-            return _Flight(self, backend, numbered[1])
+            flight = _Flight(self, backend, numbered[1])
+            flight.take_off()
+            return flight
 
-        with self.resource.acquire() as backend:
-            for place, outcome in fly(enumerate(calls), begin, backend.window):
-                call = begun.pop(place)
-                if isinstance(outcome, TrajectoryAnalysis):
-                    try:
-                        self._hub.deliver(self._finished(outcome, call))
-                    except CertError as refusal:
-                        yield place, refusal
-                        continue
-                yield place, outcome
+        with (
+            self.resource.acquire() as backend,
+            contextlib.closing(fly(enumerate(calls), begin, backend.window)) as outcomes,
+        ):
+            for place, outcome in outcomes:
+                yield place, self._delivered(outcome, begun.pop(place))
 
     def finish(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
         """Analyse a generation that was run outside the cache, and tell of it."""
@@ -153,6 +157,16 @@ class HamiltonianEngine:
         """Tell of one question to the cache."""
         self._hub.emit(CacheAsked(cache=_CACHE, outcome=outcome))
 
+    def _delivered(
+        self, outcome: TrajectoryAnalysis | CertError, call: Call
+    ) -> TrajectoryAnalysis | CertError:
+        if isinstance(outcome, TrajectoryAnalysis):
+            try:
+                self._hub.deliver(self._finished(outcome, call))
+            except CertError as refusal:
+                return detached(refusal, noted=False)
+        return outcome
+
     def _finished(self, analysis: TrajectoryAnalysis, call: Call) -> GenerationFinished:
         return GenerationFinished(
             model=analysis.model_name,
@@ -175,7 +189,6 @@ class _Flight:
         self.control = call.control
         self.future: Future[Any] | None = None
         self._result: TrajectoryAnalysis | None = None
-        self._take_off()
 
     @property
     def result(self) -> TrajectoryAnalysis:
@@ -183,55 +196,72 @@ class _Flight:
         assert self._result is not None
         return self._result
 
+    def take_off(self) -> None:
+        """Find the answer, or somebody who makes it, or begin to make it."""
+        try:
+            if not self._answered():
+                self.future = self._backend.prepare(self._call.request, self.control)()
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    async def take_off_async(self) -> None:
+        """Do the same; a long text is encoded while other tasks run."""
+        try:
+            if not self._answered():
+                self.future = await begin_async(self._backend, self._call.request, self.control)
+        except BaseException as error:
+            self._fail(error)
+            raise
+
     def land(self, outcome: Generation | TrajectoryAnalysis | BaseException) -> None:
         """Take what the future gave."""
-        lead, self._lead, self.future = self._lead, None, None
+        self.future = None
         if isinstance(outcome, LeaderGoneError):
-            self._take_off()
+            self.take_off()
         elif isinstance(outcome, TrajectoryAnalysis):
             self._result = replace(outcome, from_cache=True)
         elif isinstance(outcome, Generation):
-            self._keep(outcome, lead)
+            self._keep(outcome)
         else:
             if isinstance(outcome, GenerationTimeoutError | GenerationCancelledError):
-                self._measure(outcome)
-            if lead is not None:
-                lead.fail(outcome)
-            raise outcome
+                measure_partial(outcome, self._engine.config)
+            self._fail(outcome)
+            try:
+                raise outcome
+            finally:
+                del outcome  # its traceback holds this frame
 
-    def _take_off(self) -> None:
-        if self._call.cacheable:
-            claim = self._engine.cache.claim(self._engine.key(self._backend, self._call.request))
-            if isinstance(claim, Hit):
-                self._engine.asked("hit")
-                self._result = replace(claim.value, from_cache=True)
-                return
-            if isinstance(claim, Follow):
-                self._engine.asked("shared")
-                self.future = claim.future
-                return
+    def _answered(self) -> bool:
+        """Ask the cache: whether the answer is there, or somebody makes it."""
+        if not self._call.cacheable:
+            self._engine.asked("bypassed")
+            return False
+        claim = self._engine.cache.claim(self._engine.key(self._backend, self._call.request))
+        if isinstance(claim, Hit):
+            self._engine.asked("hit")
+            self._result = replace(claim.value, from_cache=True)
+            return True
+        if isinstance(claim, Lead):
             self._lead = claim
-        self._engine.asked("miss" if self._call.cacheable else "bypassed")
-        try:
-            self.future = self._begin()
-        except BaseException as error:
-            if self._lead is not None:
-                self._lead.fail(error)
-            raise
+            self._engine.asked("miss")
+            return False
+        if in_listener():
+            # Whoever makes it may be the very generation that this listener holds up.
+            claim.future.cancel()
+            self._engine.asked("bypassed")
+            return False
+        self._engine.asked("shared")
+        self.future = claim.future
+        return True
 
-    def _begin(self) -> Future[Generation]:
-        request, control = self._call.request, self._call.control
-        if isinstance(request, ScoreRequest):
-            return self._backend.begin_score(request, control)
-        return self._backend.begin(request, control)
-
-    def _keep(self, generation: Generation, lead: Lead[TrajectoryAnalysis] | None) -> None:
+    def _keep(self, generation: Generation) -> None:
         try:
             self._result = analyze_generation(generation, self._engine.config)
         except BaseException as error:
-            if lead is not None:
-                lead.fail(error)
+            self._fail(error)
             raise
+        lead, self._lead = self._lead, None
         if lead is None:
             return
         if generation.finish_reason == "early_stop":  # this caller's own wish, not the answer
@@ -239,9 +269,43 @@ class _Flight:
         else:
             lead.fulfil(self._result)
 
-    def _measure(self, error: GenerationTimeoutError | GenerationCancelledError) -> None:
-        if isinstance(error.partial, Generation):
-            error.partial = analyze_generation(error.partial, self._engine.config)
+    def _fail(self, error: BaseException) -> None:
+        lead, self._lead = self._lead, None
+        if lead is not None:
+            lead.fail(error, own=self.control.on_step is not None)
+
+
+async def _outcome_of(future: Future[Any], control: Control) -> Any:
+    try:
+        return await control.wait_async(future)
+    except BaseException as error:
+        return error
+
+
+async def begin_async(
+    backend: Backend, request: GenerationRequest | ScoreRequest, control: Control
+) -> Future[Generation]:
+    """Begin a request; a long text is encoded on another thread, while other tasks run."""
+    if _chars(request) > _LONG:
+        begin = await asyncio.to_thread(backend.prepare, request, control)
+    else:
+        begin = backend.prepare(request, control)
+    return begin()
+
+
+def _chars(request: GenerationRequest | ScoreRequest) -> int:
+    texts = [request.prompt] if isinstance(request.prompt, str) else [m.content for m in request.prompt]
+    if isinstance(request, ScoreRequest):
+        texts.append(request.completion or "")
+    return sum(map(len, texts))
+
+
+def measure_partial(
+    error: GenerationTimeoutError | GenerationCancelledError, config: TrajectoryConfig
+) -> None:
+    """Analyse what was generated until the end came."""
+    if isinstance(error.partial, Generation):
+        error.partial = analyze_generation(error.partial, config)
 
 
 def refuse_unseen(backend: Backend, config: TrajectoryConfig) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from cert.backends.base import Backend, Generation, GenerationRequest
+from cert.backends.base import Generation, GenerationRequest
 from cert.backends.control import Control, TokenBlock
 from cert.core.errors import ConfigurationError, GenerationCancelledError, GenerationTimeoutError
 from cert.signals import SignalStream
-from cert.trajectory.analysis import analyze_generation, energies_of
-from cert.trajectory.engine import Call, HamiltonianEngine
+from cert.trajectory.analysis import energies_of
+from cert.trajectory.engine import Call, HamiltonianEngine, begin_async, measure_partial
 from cert.trajectory.types import ReasoningMetrics, TrajectoryAnalysis, TrajectoryConfig, token_metrics
 
 __all__ = ["AsyncTrajectoryStream", "StreamedToken", "TrajectoryStream"]
@@ -67,18 +67,33 @@ class _Tokens:
 
 
 class _Stream:
-    """What both kinds share: the generation and its end."""
+    """What both kinds share: the generation and its end.
 
-    def __init__(self, engine: HamiltonianEngine, request: GenerationRequest, timeout: float | None) -> None:
+    Nothing that runs holds the stream itself, so that one that nobody reads any more is given up.
+    """
+
+    def __init__(
+        self,
+        engine: HamiltonianEngine,
+        request: GenerationRequest,
+        timeout: float | None,
+        put: Callable[[_Item], None],
+    ) -> None:
+        self._exits = contextlib.ExitStack()
+        self._future: Future[Generation] | None = None
+        self._control = Control(timeout=timeout, on_block=put)
+        self._put = put
         self._engine = engine
         self._request = request
         self._tokens = _Tokens(engine.config)
         self._pending: Iterator[StreamedToken] = iter(())
-        self._control = Control(timeout=timeout, on_block=self._put)
         self._call = Call(request, self._control, cacheable=False)
-        self._future: Future[Generation] | None = None
         self._analysis: TrajectoryAnalysis | None = None
         self._error: BaseException | None = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_control"):
+            self._give_up()
 
     @property
     def analysis(self) -> TrajectoryAnalysis:
@@ -95,21 +110,27 @@ class _Stream:
         """End the generation here; what there is of it is analysed."""
         self._control.stop()
 
-    def _put(self, block: _Item) -> None:
-        raise NotImplementedError
+    def _follow(self, future: Future[Generation]) -> None:
+        self._future = future
+        put = self._put
+        future.add_done_callback(lambda _: put(None))
 
-    def _begin(self, backend: Backend) -> None:
-        if self._future is not None:
-            raise ConfigurationError("a stream is read once")
-        self._future = backend.begin(self._request, self._control)
-        self._future.add_done_callback(lambda _: self._put(None))
+    def _give_up(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._control.cancel()
+            self._future.cancel()
+        self._exits.close()
 
-    def _measured(self, error: BaseException) -> BaseException:
-        if isinstance(error, GenerationTimeoutError | GenerationCancelledError) and isinstance(
-            error.partial, Generation
-        ):
-            error.partial = analyze_generation(error.partial, self._engine.config)
-        return error
+    def _closed(self) -> None:
+        self._give_up()
+        if self._analysis is None and self._error is None:
+            self._error = GenerationCancelledError("the stream was closed")
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, GenerationTimeoutError | GenerationCancelledError):
+            measure_partial(error, self._engine.config)
+        self._error = error
+        self._give_up()
 
 
 class TrajectoryStream(_Stream):
@@ -126,9 +147,8 @@ class TrajectoryStream(_Stream):
     def __init__(
         self, engine: HamiltonianEngine, request: GenerationRequest, timeout: float | None = None
     ) -> None:
-        super().__init__(engine, request, timeout)
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        self._exits = contextlib.ExitStack()
+        super().__init__(engine, request, timeout, self._queue.put)
 
     def __enter__(self) -> Self:
         return self
@@ -153,37 +173,33 @@ class TrajectoryStream(_Stream):
 
     def close(self) -> None:
         """Give up a generation that is not done; nothing happens to one that is."""
-        if self._future is not None and not self._future.done():
-            self._control.cancel()
-            self._future.cancel()
-        if self._analysis is None and self._error is None:
-            self._error = GenerationCancelledError("the stream was closed")
-        self._exits.close()
-
-    def _put(self, block: _Item) -> None:
-        self._queue.put(block)
+        self._closed()
 
     def _advance(self) -> None:
         try:
-            if self._future is None:
-                self._begin(self._exits.enter_context(self._engine.resource.acquire()))
-            block = self._next_block()
+            future = self._future or self._begin()
+            block = self._next_block(future)
             if block is not None:
                 self._pending = self._tokens.of(block)
                 return
-            assert self._future is not None
-            self._analysis = self._engine.finish(self._control.wait(self._future), self._call)
+            self._analysis = self._engine.finish(self._control.wait(future), self._call)
             self._exits.close()
         except BaseException as error:
-            self._error = self._measured(error)
-            self.close()
+            self._failed(error)
             raise
 
-    def _next_block(self) -> _Item:
+    def _begin(self) -> Future[Generation]:
+        backend = self._exits.enter_context(self._engine.resource.acquire())
+        self._control.restart()
+        self._follow(future := backend.begin(self._request, self._control))
+        return future
+
+    def _next_block(self, future: Future[Generation]) -> _Item:
         try:
             return self._queue.get(timeout=self._control.remaining())
         except queue.Empty:
-            return None  # the time is over, which the future's owner tells
+            self._control.wait(future)  # raises, unless it came to its end at that very moment
+            return self._queue.get()
 
 
 class AsyncTrajectoryStream(_Stream):
@@ -192,10 +208,8 @@ class AsyncTrajectoryStream(_Stream):
     def __init__(
         self, engine: HamiltonianEngine, request: GenerationRequest, timeout: float | None = None
     ) -> None:
-        super().__init__(engine, request, timeout)
-        self._queue: asyncio.Queue[_Item] = asyncio.Queue()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._exits = contextlib.AsyncExitStack()
+        self._mail = _Mail()
+        super().__init__(engine, request, timeout, self._mail.put)
 
     async def __aenter__(self) -> Self:
         return self
@@ -220,39 +234,50 @@ class AsyncTrajectoryStream(_Stream):
 
     async def close(self) -> None:
         """Give up a generation that is not done; nothing happens to one that is."""
-        if self._future is not None and not self._future.done():
-            self._control.cancel()
-            self._future.cancel()
-        if self._analysis is None and self._error is None:
-            self._error = GenerationCancelledError("the stream was closed")
-        await self._exits.aclose()
-
-    def _put(self, block: _Item) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, block)
+        self._closed()
 
     async def _advance(self) -> None:
         try:
-            if self._future is None:
-                self._loop = asyncio.get_running_loop()
-                resource = self._engine.resource
-                self._begin(await self._exits.enter_async_context(resource.acquire_async()))
-            block = await self._next_block()
+            future = self._future or await self._begin()
+            block = await self._next_block(future)
             if block is not None:
                 self._pending = self._tokens.of(block)
                 return
-            assert self._future is not None
-            generation = await self._control.wait_async(self._future)
+            generation = await self._control.wait_async(future)
             self._analysis = await self._engine.finish_async(generation, self._call)
-            await self._exits.aclose()
+            self._exits.close()
         except BaseException as error:
-            self._error = self._measured(error)
-            await self.close()
+            self._failed(error)
             raise
 
-    async def _next_block(self) -> _Item:
+    async def _begin(self) -> Future[Generation]:
+        resource = self._engine.resource
+        while resource.state != "loaded":
+            await asyncio.to_thread(resource.load)
+        # Held by the ordinary kind of context, which can be left without an event loop.
+        backend = self._exits.enter_context(resource.acquire())
+        self._mail.loop = asyncio.get_running_loop()
+        self._control.restart()
+        self._follow(future := await begin_async(backend, self._request, self._control))
+        return future
+
+    async def _next_block(self, future: Future[Generation]) -> _Item:
         try:
             async with asyncio.timeout(self._control.remaining()):
-                return await self._queue.get()
+                return await self._mail.queue.get()
         except TimeoutError:
-            return None
+            await self._control.wait_async(future)  # as in the other kind
+            return await self._mail.queue.get()
+
+
+class _Mail:
+    """Brings blocks from the backend's thread to an event loop."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[_Item] = asyncio.Queue()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def put(self, block: _Item) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody reads any more
+            if self.loop is not None:
+                self.loop.call_soon_threadsafe(self.queue.put_nowait, block)

@@ -192,12 +192,13 @@ def test_what_filled_the_memory_is_let_go_of_before_the_next_attempt(backend, ra
     forward = random_model.forward
 
     class Big:
-        pass
+        itself: Any
 
     def full(*args, **kwargs):
         seen.extend(reference() for reference in alive)
         if kwargs["input_ids"].shape[0] > 2:
             big = Big()
+            big.itself = big  # as modules and graphs do
             alive.append(weakref.ref(big))
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(*args, **kwargs)
