@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, overload
 
-from cert.backends.control import Control
+from cert.backends.control import Control, OnStep
+from cert.backends.detached import detached
 from cert.core.errors import BatchError, CertError, ConfigurationError
+from cert.trajectory.engine import Call
 from cert.trajectory.life import MonitorLife
 from cert.trajectory.requests import PromptLike, generation_request
 from cert.trajectory.types import TrajectoryAnalysis
@@ -67,21 +70,22 @@ class Batches(MonitorLife):
             BatchError: some items failed, after all were done; ``results`` has every outcome in order.
         """
         prompts = _as_list(prompts)
-        use_cache = bool(options.pop("use_cache", True))
+        deadline_of(timeout)  # refuses what is out of range
         outcomes: list[Any] = [None] * len(prompts)
-        calls, places = [], []
-        deadline = deadline_of(timeout)
-        for place, prompt in enumerate(prompts):
-            try:
-                request = generation_request(prompt, self.config, **options)
-            except CertError as error:
-                outcomes[place] = _told(on_done, place, error)
-                continue
-            control = Control(timeout=time_left(deadline))
-            calls.append(self.engine.call(request, control, use_cache=use_cache))
-            places.append(place)
-        for index, outcome in self.engine.run_all(calls) if calls else ():
-            outcomes[places[index]] = _told(on_done, places[index], outcome)
+        if not prompts:
+            return outcomes
+        with self.resource.acquire():  # loading takes no part of the time
+            deadline = deadline_of(timeout)
+            calls, places = [], []
+            for place, prompt in enumerate(prompts):
+                try:
+                    calls.append(self._call(prompt, deadline, **options))
+                    places.append(place)
+                except CertError as error:
+                    outcomes[place] = _told(on_done, place, detached(error, noted=False))
+            with contextlib.closing(self.engine.run_all(calls)) as finished:
+                for index, outcome in finished:
+                    outcomes[places[index]] = _told(on_done, places[index], outcome)
         return results_of(outcomes, return_exceptions)
 
     async def analyze_batch_async(
@@ -95,31 +99,48 @@ class Batches(MonitorLife):
     ) -> list[TrajectoryAnalysis] | list[BatchOutcome]:
         """Do what `analyze_batch` does while other tasks run."""
         prompts = _as_list(prompts)
-        use_cache = bool(options.pop("use_cache", True))
-        deadline = deadline_of(timeout)
+        deadline_of(timeout)
         outcomes: list[Any] = [None] * len(prompts)
+        if not prompts:
+            return outcomes
         async with self.resource.acquire_async() as backend:
+            deadline = deadline_of(timeout)
             slots = asyncio.Semaphore(backend.window)
 
             async def analyse(place: int) -> None:
                 async with slots:
                     try:
-                        request = generation_request(prompts[place], self.config, **options)
-                        control = Control(timeout=time_left(deadline))
-                        call = self.engine.call(request, control, use_cache=use_cache)
+                        call = self._call(prompts[place], deadline, **options)
                         outcome: BatchOutcome = await self.engine.run_async(call)
                     except CertError as error:
-                        outcome = error
+                        outcome = detached(error, noted=False)
                 outcomes[place] = _told(on_done, place, outcome)
 
-            async with asyncio.TaskGroup() as group:
-                for place in range(len(prompts)):
-                    group.create_task(analyse(place))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for place in range(len(prompts)):
+                        group.create_task(analyse(place))
+            except BaseExceptionGroup as failures:
+                # A defect, or what ``on_done`` raised: the first ended the others, and goes to the caller.
+                raise failures.exceptions[0] from None
         return results_of(outcomes, return_exceptions)
+
+    def _call(
+        self,
+        prompt: PromptLike,
+        deadline: float | None,
+        *,
+        use_cache: bool = True,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Call:
+        request = generation_request(prompt, self.config, **options)
+        control = Control(timeout=time_left(deadline), on_step=on_step)
+        return self.engine.call(request, control, use_cache=use_cache)
 
 
 def _as_list(prompts: object) -> list[Any]:
-    if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
+    if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
         raise ConfigurationError(
             f"a batch is a list of prompts, not {type(prompts).__name__}", hint="analyze() takes one prompt"
         )

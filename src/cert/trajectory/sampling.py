@@ -65,11 +65,13 @@ class Sampler(MonitorLife):
         """
         rule = synchronous_rule(sameness)
         requests = self._sample_requests(prompt, n, seed, max_new_tokens, temperature, top_p, sampling_top_k)
-        deadline = deadline_of(timeout)
-        calls = [self._sample_call(request, deadline, seed) for request in requests]
-        outcomes: list[Any] = [None] * len(calls)
-        for place, outcome in self.engine.run_all(calls):
-            outcomes[place] = outcome
+        deadline_of(timeout)  # refuses what is out of range
+        outcomes: list[Any] = [None] * len(requests)
+        with self.resource.acquire():  # loading takes no part of the time
+            deadline = deadline_of(timeout)
+            calls = [self._sample_call(request, deadline, seed) for request in requests]
+            for place, outcome in self.engine.run_all(calls):
+                outcomes[place] = outcome
         analyses = results_of(outcomes, return_exceptions=False)
         return SamplesAnalysis.of(analyses, cluster_answers(requests[0].prompt, analyses, rule))
 
