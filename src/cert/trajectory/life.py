@@ -7,14 +7,14 @@ import time
 from types import TracebackType
 from typing import Self
 
-from cert.backends.base import Backend
+from cert.backends.base import Backend, GenerationRequest, Message
 from cert.backends.control import Control
-from cert.core.errors import CertError
+from cert.core.errors import CertError, OverloadedError
 from cert.core.health import CheckResult, HealthReport
 from cert.core.health_probe import Finding
 from cert.core.resources import ManagedResource
+from cert.trajectory.analysis import analyze_generation
 from cert.trajectory.engine import HamiltonianEngine
-from cert.trajectory.requests import generation_request
 from cert.trajectory.types import TrajectoryConfig
 
 __all__ = ["MonitorLife"]
@@ -61,8 +61,11 @@ class MonitorLife:
         Raises:
             ResourceError: calls are still at work on it after 30 seconds.
         """
-        self.clear_cache()
-        self.resource.unload()
+        try:
+            self.resource.unload()
+        finally:
+            # Afterwards, since calls that were still at work have kept theirs until now.
+            self.clear_cache()
 
     def clear_cache(self) -> None:
         """Forget the analyses that were kept."""
@@ -71,7 +74,8 @@ class MonitorLife:
     def health_check(self, timeout: float = 10.0) -> HealthReport:
         """Find out whether the model is in memory and answers: one token is generated and looked at.
 
-        A model that is not loaded is not loaded by this; that is degraded, and nothing is generated.
+        A model that is not loaded is not loaded by this; that is degraded, and nothing is generated. The
+        token is nobody's answer: no event tells of it.
         """
         loaded = self.resource.health()
         checks = [_result("model", loaded, 0.0)]
@@ -81,15 +85,25 @@ class MonitorLife:
         return HealthReport(tuple(checks))
 
     def _infer(self, timeout: float) -> Finding:
-        request = generation_request("1", self.config, max_new_tokens=1)
+        control = Control(timeout=timeout)
         try:
-            call = self.engine.call(request, Control(timeout=timeout), use_cache=False)
-            analysis = self.engine.run(call)
+            with self.resource.acquire() as backend:
+                if not backend.capabilities.generates:
+                    return Finding("healthy")
+                generation = control.wait(backend.begin(_probe(backend, self.config.top_k), control))
+        except OverloadedError as error:  # busy is not broken
+            return Finding("degraded", error.code, error.message)
         except CertError as error:
             return Finding("unhealthy", error.code, error.message)
-        if analysis.generation.stop_step is None and analysis.verdict == "not_measured":
+        verdict = analyze_generation(generation, self.config).verdict
+        if generation.stop_step is None and verdict == "not_measured":
             return Finding("unhealthy", "not_measured", "one token was generated and not measured")
         return Finding("healthy")
+
+
+def _probe(backend: Backend, top_k: int) -> GenerationRequest:
+    plain = backend.capabilities.plain_prompts
+    return GenerationRequest("1" if plain else (Message("user", "1"),), max_new_tokens=1, top_logprobs=top_k)
 
 
 def _result(name: str, finding: Finding, seconds: float) -> CheckResult:
