@@ -32,7 +32,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]  # paths in arguments are the repository's
     done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
