@@ -3,7 +3,10 @@
 import json
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,13 +15,16 @@ pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file, save_file
 
+from cert.backends.base import GenerationRequest
 from cert.backends.loading import LoadOptions, load_model, peek_vocab_size
 from cert.backends.local import LocalBackend
+from cert.backends.placement import resolve_device
 from cert.core.errors import (
     ConfigurationError,
     InputError,
     ModelLoadError,
     ModelNotFoundError,
+    OutOfMemoryError,
     UnsafeModelError,
 )
 
@@ -232,7 +238,16 @@ def test_an_index_that_leads_out_of_the_directory_is_refused(model_folder, shard
 
 
 @pytest.mark.parametrize(
-    "setting", [{"transformers_weights": "evil.bin"}, {"_attn_implementation": "org/repository@main"}]
+    "setting",
+    [
+        {"transformers_weights": "evil.bin"},
+        {"_attn_implementation": "org/repository@main"},
+        {"attn_implementation": {"": "org/repository"}},
+        {"_experts_implementation": "org/repository"},
+        {"text_config": {"_attn_implementation": "org/repository"}},
+        {"parts": [{"transformers_weights": "evil.bin"}]},
+    ],
+    ids=str,
 )
 def test_a_config_that_sends_the_loader_elsewhere_is_refused(model_folder, setting):
     """What was checked must be what is loaded."""
@@ -240,6 +255,104 @@ def test_a_config_that_sends_the_loader_elsewhere_is_refused(model_folder, setti
     path.write_text(json.dumps(json.loads(path.read_text()) | setting))
     with pytest.raises(UnsafeModelError, match=next(iter(setting))):
         load_model(str(model_folder))
+
+
+def test_allowed_code_of_another_repository_is_refused_all_the_same(model_folder):
+    """Who has read this repository's code has not read the other one's."""
+    path = model_folder / "config.json"
+    elsewhere = {"auto_map": {"AutoConfig": "org/other--evil.Config"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | elsewhere))
+    with pytest.raises(UnsafeModelError, match="another repository"):
+        load_model(str(model_folder), LoadOptions(allow_remote_code=True))
+
+
+def test_a_program_beside_the_weights_is_never_run(model_folder, canary):
+    """Transformers looks for a `generate` of the model's own."""
+    (model_folder / "custom_generate").mkdir()
+    for file in ("custom_generate/generate.py", "modeling.py", "conftest.py", "__init__.py"):
+        (model_folder / file).write_text(f"import pathlib; pathlib.Path({str(canary)!r}).touch()")
+    backend = LocalBackend.load(str(model_folder))
+    backend.generate(GenerationRequest("The", max_new_tokens=2))
+    backend.close()
+    assert not canary.exists()
+
+
+def test_shards_that_are_missing_are_named(model_folder):
+    """The most common damage of a copied model; transformers would say only that something is missing."""
+    index_of(model_folder, "model-00002-of-00002.safetensors")
+    with pytest.raises(ModelLoadError, match=r"lacks 1 of the 1 files of its weights: model-00002"):
+        load_model(str(model_folder))
+
+
+def test_a_revision_of_a_directory_is_refused(model_folder):
+    """A pin that is not kept would be worse than none."""
+    for name in (str(model_folder), "reference"):
+        with pytest.raises(ConfigurationError, match="is a directory, which has none"):
+            load_model(name, LoadOptions(revision="main"))
+
+
+def machine(*, cuda: int) -> Any:
+    """A torch that sees CUDA devices, which this machine may not have."""
+    return SimpleNamespace(
+        device=torch.device,
+        cuda=SimpleNamespace(is_available=lambda: cuda > 0, device_count=lambda: cuda),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)),
+    )
+
+
+def test_a_device_number_that_is_not_there_is_refused():
+    """Told with what is there, before a model is fetched for it."""
+    assert resolve_device(machine(cuda=2), "cuda:1") == torch.device("cuda:1")
+    assert resolve_device(machine(cuda=2), "auto") == torch.device("cuda")
+    with pytest.raises(ConfigurationError, match="there are 2"):
+        resolve_device(machine(cuda=2), "cuda:2")
+
+
+@pytest.mark.parametrize("name", ["meta", "xpu", "", "cuda:-1", "cpu:x", "cuda:", None, 3])
+def test_devices_that_cannot_run_a_model_are_refused(name):
+    """Whatever a variable held, the message names it and what would be right."""
+    with pytest.raises(ConfigurationError) as caught:
+        resolve_device(machine(cuda=2), name)
+    assert "mps" in str(caught.value.hint)
+
+
+def test_no_memory_for_a_model_says_what_would_fit(model_folder, monkeypatch):
+    """A user of a small GPU needs the way out, and nothing of the half-loaded model may stay."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    with pytest.raises(OutOfMemoryError, match="Tried to allocate") as caught:
+        load_model(str(model_folder))
+    assert "quantization='4bit'" in str(caught.value.hint)
+    assert caught.value.__cause__ is None
+
+
+def test_threads_may_load_different_types_at_once(model_folder):
+    """Transformers sets torch's default type for the whole process while it loads."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+    def load(dtype: str) -> bool:
+        model = load_model(str(model_folder), LoadOptions(dtype=dtype)).model
+        return all(parameter.dtype == kinds[dtype] for parameter in model.parameters())
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(load, [*kinds] * 4))
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_bytes_of_weights_are_exact(model_folder, random_model):
+    """Tied embeddings are one matrix in memory, and count once."""
+    loaded = load_model(str(model_folder))
+    distinct = {tensor.data_ptr(): tensor for tensor in loaded.model.parameters()}
+    buffers = {tensor.data_ptr(): tensor for tensor in loaded.model.buffers()}
+    expected = sum(tensor.nbytes for tensor in (*distinct.values(), *buffers.values()))
+    assert loaded.weights_bytes == expected
+    halved = load_model(str(model_folder), LoadOptions(dtype="float16"))
+    assert halved.weights_bytes - sum(t.nbytes for t in halved.model.buffers()) == sum(
+        tensor.nbytes // 2 for tensor in distinct.values()
+    )
 
 
 @pytest.mark.parametrize("size", ["many", 0, -5, 2.5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 import weakref
@@ -96,6 +97,30 @@ def in_threads(count: int, work: Callable[[], object]) -> list[BaseException]:
         thread.join(60)
         assert not thread.is_alive(), "a thread hangs"
     return errors
+
+
+class Silent(Backend):
+    """A backend whose generations are whatever the test says."""
+
+    def __init__(self, outcome: Exception | None = None) -> None:
+        self.outcome = outcome
+
+    @property
+    def identity(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def capabilities(self) -> Any:
+        from cert.backends.base import Capabilities
+
+        return Capabilities("full", None, "raw", generates=self.outcome is not None)
+
+    def begin(self, request: Any, control: Any = None) -> Any:
+        assert self.outcome is not None
+        raise self.outcome
+
+    def begin_score(self, request: Any, control: Any = None) -> Any:
+        raise NotImplementedError
 
 
 # --- loading ---
@@ -233,6 +258,36 @@ def test_the_system_gets_the_memory_back(heavy):
     assert loaded - left >= 0.8 * use.weights_bytes
 
 
+class Holding(Silent):
+    """A backend with memory of its own, in a circle, in small blocks between others that stay."""
+
+    def __init__(self, stays: list[bytearray]) -> None:
+        super().__init__()
+        self.itself = self
+        self.blocks = []
+        for _ in range(1000):
+            self.blocks.append(bytearray(100_000))
+            stays.append(bytearray(1_000))  # of the same heap, so that it has holes
+
+
+def test_scattered_memory_goes_back_too():
+    """The C library keeps small freed blocks, so that a process would stay as large as it ever was."""
+    stays: list[bytearray] = []
+    read = MemoryTracker().read
+    resource = HamiltonianModelResource("held", make_backend=lambda name, options: Holding(stays))
+    resource.load()
+    loaded = read("cpu").used
+    gc.disable()  # so that nothing but the resource collects
+    try:
+        resource.unload()
+    finally:
+        gc.enable()
+    left = read("cpu").used
+    if loaded is None or left is None or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("this system does not tell the memory of a process, or keeps it")
+    assert loaded - left >= 80_000_000
+
+
 def test_the_memory_is_free_when_the_state_says_so(heavy, hub):
     """Who waits for the event to load the next model must find the memory free already."""
     seen: list[bool] = []
@@ -367,30 +422,6 @@ def test_a_model_that_gives_no_numbers_is_unhealthy(resource, value):
         backend.model.get_output_embeddings().weight.fill_(value)
     finding = resource.check_inference()
     assert (finding.status, finding.code) == ("unhealthy", "numerical")
-
-
-class Silent(Backend):
-    """A backend whose generations are whatever the test says."""
-
-    def __init__(self, outcome: Exception | None = None) -> None:
-        self.outcome = outcome
-
-    @property
-    def identity(self) -> Any:
-        raise NotImplementedError
-
-    @property
-    def capabilities(self) -> Any:
-        from cert.backends.base import Capabilities
-
-        return Capabilities("full", None, "raw", generates=self.outcome is not None)
-
-    def begin(self, request: Any, control: Any = None) -> Any:
-        assert self.outcome is not None
-        raise self.outcome
-
-    def begin_score(self, request: Any, control: Any = None) -> Any:
-        raise NotImplementedError
 
 
 def test_a_busy_model_is_not_a_broken_one():
