@@ -13,7 +13,7 @@ from typing import Self
 
 from cert.backends.base import Generation, GenerationRequest
 from cert.backends.control import Control, TokenBlock
-from cert.core.errors import ConfigurationError, GenerationCancelledError, GenerationTimeoutError
+from cert.core.errors import CertError, ConfigurationError, GenerationCancelledError, GenerationTimeoutError
 from cert.signals import SignalStream
 from cert.trajectory.analysis import energies_of
 from cert.trajectory.engine import Call, HamiltonianEngine, begin_async, measure_partial
@@ -198,7 +198,9 @@ class TrajectoryStream(_Stream):
         try:
             return self._queue.get(timeout=self._control.remaining())
         except queue.Empty:
-            self._control.wait(future)  # raises, unless it came to its end at that very moment
+            # The time is over. What came until the end is told first; then the future is asked again.
+            with contextlib.suppress(CertError):
+                self._control.wait(future)
             return self._queue.get()
 
 
@@ -266,7 +268,8 @@ class AsyncTrajectoryStream(_Stream):
             async with asyncio.timeout(self._control.remaining()):
                 return await self._mail.queue.get()
         except TimeoutError:
-            await self._control.wait_async(future)  # as in the other kind
+            with contextlib.suppress(CertError):  # as in the other kind
+                await self._control.wait_async(future)
             return await self._mail.queue.get()
 
 
