@@ -9,11 +9,13 @@ from cert.core.events import (
     BudgetBegun,
     BudgetRefused,
     BudgetSettled,
+    CacheAsked,
     CallFinished,
     CircuitChanged,
     ComponentDegraded,
     Event,
     HealthChanged,
+    OutOfMemoryMet,
     Observer,
     RateLimitWaited,
     RetryScheduled,
@@ -54,11 +56,11 @@ def log_observer(logger: Any = None) -> Observer:
 def level_of(event: Event) -> str:
     """Return the level of an event's line."""
     match event:
-        case CallFinished(outcome="ok") | BudgetSettled() | RateLimitWaited():
+        case CallFinished(outcome="ok") | BudgetSettled() | CacheAsked() | RateLimitWaited():
             return "debug"
         case ComponentDegraded(active=True) | HealthChanged(after="unhealthy") | CircuitChanged(after="open"):
             return "error"
-        case BudgetBegun() | BudgetRefused() | CallFinished() | RetryScheduled():
+        case BudgetBegun() | BudgetRefused() | CallFinished() | OutOfMemoryMet() | RetryScheduled():
             return "warning"
         case HealthChanged(after="degraded"):
             return "warning"
