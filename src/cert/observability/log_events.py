@@ -15,8 +15,8 @@ from cert.core.events import (
     ComponentDegraded,
     Event,
     HealthChanged,
-    OutOfMemoryMet,
     Observer,
+    OutOfMemoryMet,
     RateLimitWaited,
     RetryScheduled,
 )
