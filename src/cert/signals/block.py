@@ -30,9 +30,9 @@ SignalColumns = dict[str, NDArray[np.float64] | NDArray[np.int64]]
 # Generations of about the same length share a matrix: at most so many times the shortest, and a few more.
 _SPREAD, _SLACK = 1.25, 8
 # Values in one matrix, so that what is worked on stays in the processor's cache.
-_CELLS = 16_384
+_CELLS = 65_536
 # Steps whose signals are worked out together, for the same reason.
-_RUN = 2_048
+_RUN = 4_096
 
 
 def signal_columns(

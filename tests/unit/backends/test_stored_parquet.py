@@ -135,7 +135,8 @@ def rows(**changes):
     table = [
         {
             "text": "ab", "finish_reason": "stop", "vocab_size": 9,
-            "token_ids": [1, 2], "logprob": [-0.5, -0.6], "top_k": 2, "top_ids": [1, 3, 2, 4], "top_logprobs": [-0.5, -2.0, -0.6, -1.5],
+            "token_ids": [1, 2], "logprob": [-0.5, -0.6],
+            "top_k": 2, "top_ids": [1, 3, 2, 4], "top_logprobs": [-0.5, -2.0, -0.6, -1.5],
             "entropy": [0.5, 0.6], "self_certainty": None, "start": [0, 1], "end": [1, 2],
         }
         for _ in range(3)

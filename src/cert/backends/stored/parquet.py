@@ -28,7 +28,7 @@ from cert.backends.stored.parquet_schema import REQUIRED, SCHEMA, check_schema
 __all__ = ["Batch", "holds_records", "read_batches", "read_parquet"]
 
 # Values of the longest column in a batch: small enough for the memory that a processor has at hand.
-_BATCH_VALUES = 2**18
+_BATCH_VALUES = 2**19
 _BUFFER = 2**20
 _RECORD = "record"
 
