@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from cert.backends.control import Control
@@ -55,6 +56,8 @@ def fly(
     waiting = enumerate(items)
     held = next(waiting, None)
     flying: dict[Future[Any], tuple[int, Flight[R_co]]] = {}
+    # `concurrent.futures.wait` does not hear of a future that is cancelled while it waits; a callback does.
+    landings: queue.SimpleQueue[int] = queue.SimpleQueue()
     try:
         while held or flying:
             while held and len(flying) < window:
@@ -70,8 +73,9 @@ def fly(
                         yield place, flight.result
                     else:
                         flying[flight.future] = place, flight
+                        flight.future.add_done_callback(_tell(landings, place))
                 held = next(waiting, None)
-            for future in _landed({future: flight.control for future, (_, flight) in flying.items()}):
+            for future in _landed(flying, landings) if flying else ():
                 place, flight = flying[future]
                 try:
                     flight.land(outcome_of(future, flight.control))
@@ -84,6 +88,7 @@ def fly(
                     yield place, flight.result
                 else:
                     flying[flight.future] = place, flight
+                    flight.future.add_done_callback(_tell(landings, place))
     finally:
         for future, (_, flight) in flying.items():
             flight.control.cancel()
@@ -92,12 +97,27 @@ def fly(
                 flight.land(flight.control.error())
 
 
-def _landed(flying: Mapping[Future[Any], Control]) -> list[Future[Any]]:
+def _tell(landings: queue.SimpleQueue[int], place: int) -> Callable[[object], None]:
+    # Of the place and not of the future, which would be held by what it holds.
+    return lambda _: landings.put(place)
+
+
+def _landed(
+    flying: Mapping[Future[Any], tuple[int, Flight[Any]]], landings: queue.SimpleQueue[int]
+) -> list[Future[Any]]:
     """Wait until a future is done, or a deadline is over, and return those."""
-    times = [left for control in flying.values() if (left := control.remaining()) is not None]
-    done, _ = wait(flying, min(times, default=None), FIRST_COMPLETED)
-    late = {future for future, control in flying.items() if control.remaining() == 0.0}
-    return [future for future in flying if future in done or future in late]
+    controls = [flight.control for _, flight in flying.values()]
+    times = [left for control in controls if (left := control.remaining()) is not None]
+    done = set()
+    with contextlib.suppress(queue.Empty):
+        done.add(landings.get(timeout=min(times, default=None)))
+        while True:
+            done.add(landings.get_nowait())
+    return [
+        future
+        for future, (place, flight) in flying.items()
+        if place in done or flight.control.remaining() == 0.0
+    ]
 
 
 def outcome_of(future: Future[Any], control: Control) -> Any:
