@@ -124,7 +124,7 @@ class HamiltonianModelResource(ManagedResource[Backend]):
                     torch, resolve_device(torch, options.device, quantized=options.quantization is not None)
                 )
         # Memory that is free but kept would be filled first, and the model seem to take less than it does.
-        _free_kept_memory()
+        _return_heap()
 
     def _load(self) -> Backend:
         before = self._memory.read(self.device)
@@ -195,8 +195,7 @@ def _free_kept_memory() -> None:
     # Models hold references in circles; the C library keeps freed blocks for its next ones, and so does
     # torch those of a GPU.
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
+    _return_heap()
     torch = sys.modules.get("torch")
     if torch is None:
         return
@@ -204,3 +203,8 @@ def _free_kept_memory() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+def _return_heap() -> None:
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
