@@ -18,17 +18,25 @@ __all__ = ["generation_progress", "quiet_libraries", "results", "stderr", "stdou
 
 
 def stdout() -> Console:
-    """Return the console for results."""
+    """Return the console for results; a reader that went away is a `BrokenPipeError`."""
     from rich.console import Console
 
-    return Console()
+    class Results(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704  # what rich caught: its own way is exit code 1, which is a verdict here
+
+    return Results()
 
 
 def stderr() -> Console:
-    """Return the console for progress, warnings and errors."""
+    """Return the console for progress, warnings and errors; if nobody reads it, the work goes on."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    class Remarks(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Remarks(stderr=True)
 
 
 @contextlib.contextmanager
