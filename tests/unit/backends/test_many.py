@@ -4,6 +4,7 @@ import gc
 import itertools
 import signal
 import threading
+import time
 import weakref
 from concurrent.futures import Future
 from typing import Any
@@ -60,6 +61,8 @@ class Station:
         return self.calls[item]
 
     def settle(self, item: Any, value: Any) -> None:
+        while item not in self.calls:  # a timer may be early
+            time.sleep(0.001)
         future = self.calls[item].future
         assert future is not None
         future.set_running_or_notify_cancel()
@@ -115,7 +118,7 @@ def test_an_outcome_comes_as_soon_as_it_is_there():
     """The first to be done is told first, whatever came before it."""
     station = Station()
     calls = fly([1, 2, 3], station.begin, 3)
-    threading.Timer(0.02, station.settle, args=(2, "two")).start()
+    threading.Timer(0.01, station.settle, args=(2, "two")).start()
     assert next(calls) == (1, "two")
     station.settle(3, "three")
     station.settle(1, "one")
@@ -204,7 +207,7 @@ def test_leaving_gives_up_what_flies_and_tells_each_of_it(how):
             next(calls)
     else:
         main = threading.main_thread().ident or 0
-        threading.Timer(0.05, signal.pthread_kill, args=(main, signal.SIGINT)).start()
+        threading.Timer(0.1, signal.pthread_kill, args=(main, signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             next(calls)
     for item in [3, 4] if how != "close" else [2, 3]:
@@ -242,7 +245,7 @@ def test_an_error_that_is_kept_holds_nothing_else():
         station = Station()
 
         def begin(item: Any) -> Call:
-            assert model
+            assert model is not None
             return station.begin(item)
 
         calls = fly([1], begin, 1)
@@ -259,6 +262,24 @@ def test_an_error_that_is_kept_holds_nothing_else():
         assert model() is None
     finally:
         gc.enable()
+
+
+def test_one_that_is_cancelled_while_it_waits_is_heard_of():
+    """A call that is withdrawn from elsewhere must end the wait for it, and not only its own life."""
+    station = Station()
+    calls = fly([1], station.begin, 1)
+
+    def withdraw() -> None:
+        while 1 not in station.calls:
+            time.sleep(0.001)
+        call = station.calls[1]
+        assert call.future is not None
+        call.control.cancel()
+        call.future.cancel()
+
+    threading.Timer(0.02, withdraw).start()
+    ((place, error),) = list(calls)
+    assert (place, type(error)) == (0, GenerationCancelledError)
 
 
 def test_nothing_to_do_is_done():
