@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeAlias, overload
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from cert.backends.control import Control, OnStep
 from cert.backends.detached import detached
-from cert.core.errors import BatchError, CertError, ConfigurationError
+from cert.core.errors import BatchError, CertError, ConfigurationError, OverloadedError
 from cert.trajectory.engine import Call
 from cert.trajectory.life import MonitorLife
 from cert.trajectory.requests import PromptLike, generation_request
@@ -20,6 +21,7 @@ __all__ = ["BatchOutcome", "Batches", "OnDone", "deadline_of", "results_of", "ti
 
 BatchOutcome: TypeAlias = TrajectoryAnalysis | CertError
 OnDone: TypeAlias = Callable[[int, BatchOutcome], object]
+T = TypeVar("T")
 
 
 class Batches(MonitorLife):
@@ -105,13 +107,14 @@ class Batches(MonitorLife):
             return outcomes
         async with self.resource.acquire_async() as backend:
             deadline = deadline_of(timeout)
-            slots = asyncio.Semaphore(backend.window)
+            slots, room = asyncio.Semaphore(backend.window), _Room()
 
             async def analyse(place: int) -> None:
                 async with slots:
                     try:
-                        call = self._call(prompts[place], deadline, **options)
-                        outcome: BatchOutcome = await self.engine.run_async(call)
+                        outcome: BatchOutcome = await room.run(
+                            lambda: self.engine.run_async(self._call(prompts[place], deadline, **options))
+                        )
                     except CertError as error:
                         outcome = detached(error, noted=False)
                 outcomes[place] = _told(on_done, place, outcome)
@@ -137,6 +140,39 @@ class Batches(MonitorLife):
         request = generation_request(prompt, self.config, **options)
         control = Control(timeout=time_left(deadline), on_step=on_step)
         return self.engine.call(request, control, use_cache=use_cache)
+
+
+class _Room:
+    """Where a queue has no room for all calls of a batch, they wait for one another."""
+
+    def __init__(self) -> None:
+        self._flying = 0
+        self._waiting: deque[asyncio.Event] = deque()
+
+    async def run(self, call: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            self._flying += 1
+            try:
+                result = await call()
+            except OverloadedError:
+                self._flying -= 1
+                if not self._flying:  # it is not ours to make room
+                    self._wake_one()
+                    raise
+            except BaseException:
+                self._flying -= 1
+                self._wake_one()
+                raise
+            else:
+                self._flying -= 1
+                self._wake_one()
+                return result
+            self._waiting.append(landed := asyncio.Event())
+            await landed.wait()
+
+    def _wake_one(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().set()
 
 
 def _as_list(prompts: object) -> list[Any]:
