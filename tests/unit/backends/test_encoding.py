@@ -77,6 +77,33 @@ def test_prompt_and_given_text_are_the_tokens_of_both(prompt, completion):
         assert after == tokenizer(completion, add_special_tokens=False)["input_ids"]
 
 
+def spaced():
+    """A tokenizer of the SentencePiece kind, of single characters: it puts a space before every text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = Tokenizer(models.BPE({letter: n for n, letter in enumerate("▁ab?")}, [], unk_token="?"))
+    letters.pre_tokenizer = pre_tokenizers.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="?")
+
+
+def test_a_text_does_not_begin_anew_after_its_prompt():
+    """Many tokenizers put a space before a text: in the middle of an answer it was never there."""
+    encoder = PromptEncoder(spaced(), "model", 4, None)
+    assert encoder.encode("a") == [0, 1]
+    assert encoder.encode("ab") == [0, 1, 2]
+    assert encoder.encode_completion("a", "b") == [2]
+    assert encoder.encode_completion("a", " b") == [0, 2]
+
+
+def test_a_prompt_keeps_its_last_token_where_the_text_would_take_it(tok):
+    """A prompt of "The b" and a text of "irth" are not "The birth": the model was asked with the first."""
+    encoder = PromptEncoder(tok, "model", len(tok), None)
+    before = encoder.encode("The b")
+    assert tok("The birth")["input_ids"][: len(before)] != before
+    assert encoder.encode_completion("The b", "irth") == tok("irth", add_special_tokens=False)["input_ids"]
+
+
 def test_a_prompt_with_room_for_one_token_is_the_longest(encoder, tok):
     """127 of 128 leave room for an answer, 128 do not."""
     word = " the"
