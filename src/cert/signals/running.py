@@ -56,15 +56,11 @@ class WindowMean:
 
     def update(self, values: FloatArray) -> FloatArray:
         """Take the next values and return the mean of the window that ends at each."""
-        kept = self._seen.shape[1]
         rows = accumulated(np.add.accumulate, self._seen[:, -1:], countable(values))
         seen = np.concatenate((self._seen[:, :-1], rows), axis=1)
-        result = np.full(len(values), np.nan)
-        unfilled = max(0, self.size - kept)
-        start = max(0, kept - self.size)
-        result[unfilled:] = window_means(seen[:, start:], self.size)
-        self._seen = seen[:, -self.size - 1 :].copy()
-        return result
+        means = window_means(seen, self.size)
+        self._seen = seen[:, -self.size :].copy()
+        return np.concatenate((np.full(len(values) - len(means), np.nan), means))
 
 
 def countable(values: FloatArray) -> FloatArray:

@@ -63,7 +63,7 @@ def assert_same_steps(a: TokenSteps, b: TokenSteps):
 def assert_same(a: Generation, b: Generation):
     assert_same_steps(a.steps, b.steps)
     assert (a.stop_step is None) == (b.stop_step is None)
-    if a.stop_step is not None:
+    if a.stop_step is not None and b.stop_step is not None:
         assert_same_steps(a.stop_step, b.stop_step)
     np.testing.assert_array_equal(a.offsets, b.offsets)
     for field in dataclasses.fields(Generation):
