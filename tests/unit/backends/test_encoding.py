@@ -96,6 +96,21 @@ def test_a_text_does_not_begin_anew_after_its_prompt():
     assert encoder.encode_completion("a", " b") == [0, 2]
 
 
+def test_a_template_that_begins_with_the_start_token_gets_no_second_one():
+    """The most frequent mistake with chat models; the tokenizer would add its own to the template's."""
+    from tokenizers import processors
+
+    tokenizer = spaced()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="a $A", special_tokens=[("a", 1)]
+    )
+    tokenizer.chat_template = "ab{{ messages[0].content }}"
+    encoder = PromptEncoder(tokenizer, "model", 4, None)
+    assert encoder.encode("b") == [1, 0, 2]
+    assert encoder.encode((Message("user", "b"),)) == [0, 1, 2, 2]
+    assert encoder.encode_completion((Message("user", "b"),), "b") == [2]
+
+
 def test_a_prompt_keeps_its_last_token_where_the_text_would_take_it(tok):
     """A prompt of "The b" and a text of "irth" are not "The birth": the model was asked with the first."""
     encoder = PromptEncoder(tok, "model", len(tok), None)
