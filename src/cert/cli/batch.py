@@ -126,7 +126,8 @@ def _settings(
     settings: dict[str, Any] = {"stored": how.stored, "config": config.to_dict()}
     if how.stored:
         return settings | {"vocab_size": model.vocab_size}
-    return settings | {"model": model.name(), "chat": chat, "seed": seed}
+    weights = {"revision": model.revision, "quantization": model.quantization}
+    return settings | {"model": model.name(), **weights, "chat": chat, "seed": seed}
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
@@ -118,9 +118,6 @@ class ModelOptions:
         given: dict[str, Any] = {name: getattr(self, name) for name in _IN_PROCESS}
         given["device"] = usual.device if self.device is None else self.device
         given["dtype"] = usual.dtype if self.dtype is None else self.dtype
-        known = "quantization" in {field.name for field in fields(LoadOptions)}
-        if not known and given.pop("quantization") is not None:
-            raise ConfigurationError("this version of CERT cannot load quantized weights")
         return {"options": LoadOptions(**given)}
 
     def _server(self, config: TrajectoryConfig) -> dict[str, Any]:

@@ -243,3 +243,14 @@ def test_stored_answers_are_measured_without_a_model(cert, tmp_path, monkeypatch
     assert broken["error"]["code"] == "input"
     code, summary, _ = cert(*arguments, "--json")
     assert json.loads(summary)["done_before"] == 2
+
+
+def test_the_same_prompt_again_gets_its_own_record(cert, tmp_path):
+    """Lines that ask the same are answered once and told each."""
+    source = write(tmp_path / "in.jsonl", "A", "A", {"prompt": "A"})
+    code, _, _ = cert("batch", source, tmp_path / "out.jsonl", *SHORT)
+    assert code == 0
+    found = read(tmp_path / "out.jsonl")
+    assert sorted(record["line"] for record in found) == [1, 2, 3]
+    assert len({json.dumps(record["analysis"]["tokens"]) for record in found}) == 1
+    assert [record["analysis"]["from_cache"] for record in found].count(False) == 1
