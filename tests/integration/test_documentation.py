@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from cert.testing import FaultServer, ok
+
 pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 CERT = [sys.executable, "-c", "from cert.cli.main import main; main()"]
+# A server of the reader's own, in place of which a scripted one answers.
+SERVER = "http://127.0.0.1:8000"
 # Models of the reader's own, and the hours of a training, are not here.
 NOT_HERE = ("--model ./", "--model path/", "--model Qwen", "hf download", "cert reference", "cert serve")
 
@@ -54,14 +58,15 @@ def test_cert_commands_run(line, tmp_path):
     (tmp_path / "prompt.txt").write_text("The birth city of", encoding="utf-8")
     prompt, _, rest = line.partition("    #")[0].rpartition("|")
     stdin = shlex.split(prompt)[1] if prompt else None
-    done = subprocess.run(
-        [*CERT, *shlex.split(rest)[1:]],
-        cwd=tmp_path,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with FaultServer(flavour="vllm", otherwise=ok("In Paris.")) as server:
+        done = subprocess.run(
+            [*CERT, *shlex.split(rest.replace(SERVER, server.url))[1:]],
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     said = re.search(r"exit code (\d)", line)
     assert "Traceback" not in done.stderr
     assert done.returncode in ({int(said[1])} if said else {0, 1, 4}), done.stderr

@@ -126,3 +126,5 @@ def outcome_of(future: Future[Any], control: Control) -> Any:
         return control.wait(future)
     except BaseException as error:
         return error
+    finally:
+        del future  # which holds the error, whose traceback holds this frame

@@ -57,6 +57,9 @@ def open_backend(
     if not is_server(name):
         if server is not None:
             raise ConfigurationError("options for a server were given, and the model is not on one")
+        from cert.backends.loading import require_libraries
+
+        require_libraries()  # whose absence the next import would meet without a hint
         from cert.backends.local import LocalBackend
 
         return LocalBackend.load(name, options)

@@ -280,6 +280,8 @@ async def _outcome_of(future: Future[Any], control: Control) -> Any:
         return await control.wait_async(future)
     except BaseException as error:
         return error
+    finally:
+        del future  # as in `outcome_of`
 
 
 async def begin_async(

@@ -12,7 +12,13 @@ pytest.importorskip("openai")
 
 from cert.backends import GenerationRequest, Message
 from cert.backends.openai_server import DIALECTS, OpenAIBackend, Profile
-from cert.core.errors import CertError, ConfigurationError, UpstreamConnectionError, UpstreamRejectedError
+from cert.core.errors import (
+    CertError,
+    ConfigurationError,
+    RetriesExhaustedError,
+    UpstreamConnectionError,
+    UpstreamRejectedError,
+)
 from cert.core.resilience import ResiliencePolicy
 from cert.core.retry import RetryPolicy
 from cert.testing import FaultServer, Reply, Token, error, ok
@@ -175,3 +181,17 @@ def test_every_dialect_names_its_sources():
     for dialect in DIALECTS.values():
         assert dialect.note
         assert dialect.sources or dialect.name == "openai-compatible"
+
+
+def test_a_server_that_cannot_be_reached_is_not_one_without_log_probabilities():
+    """Whoever reads that the server lacks them changes its start options, and it was only switched off."""
+    with FaultServer() as server:
+        gone = server.url
+    patient = replace(POLICY, retry=RetryPolicy(attempts=2, initial_seconds=0.01))
+    backend = OpenAIBackend("scripted", gone + "/v1", policy=patient)
+    try:
+        with pytest.raises(RetriesExhaustedError) as failure:
+            backend.probe()
+    finally:
+        backend.close()
+    assert isinstance(failure.value.__cause__, UpstreamConnectionError)

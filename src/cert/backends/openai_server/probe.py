@@ -26,6 +26,7 @@ from cert.core.errors import (
     RetriesExhaustedError,
     UpstreamProtocolError,
     UpstreamRejectedError,
+    UpstreamUnavailableError,
 )
 from cert.signals.steps import FloatArray
 
@@ -144,7 +145,7 @@ class _Cards(msgspec.Struct):
 
 
 # What says that a server has no such thing; whatever else is wrong is wrong with the server.
-_MISSING = (UpstreamRejectedError, UpstreamProtocolError, RetriesExhaustedError, InputError)
+_MISSING = (UpstreamRejectedError, UpstreamProtocolError, UpstreamUnavailableError, InputError)
 
 
 class _Probe:
@@ -198,7 +199,10 @@ class _Probe:
         """Return the entry of the model in the server's list, an empty one where there is no list."""
         try:
             cards = msgspec.json.decode(await self._asking.models(), type=_Cards).data
-        except (*_MISSING, msgspec.DecodeError):
+        except CertError as error:
+            _reraise_unless_missing(error)
+            return _Card()
+        except msgspec.DecodeError:
             return _Card()
         named = [card for card in cards if card.id == self._model]
         return named[0] if named else _Card(owned_by=cards[0].owned_by, id=cards[0].id) if cards else _Card()
@@ -222,7 +226,8 @@ class _Probe:
             answer = await self._asking.whole(self._body(form, tokens))
             # As it is listed: a list that is short says so.
             return _with_stop(read_response(answer, ReadOptions(chosen_takes_a_place=False))[0])
-        except _MISSING as error:
+        except CertError as error:
+            _reraise_unless_missing(error)
             status = error.context.get("status")
             if status in (401, 403):
                 raise
@@ -262,7 +267,8 @@ class _Probe:
             for data in await self._asking.streamed(self._body({**form, "temperature": 0.0}, 2)):
                 builder.feed(data)
             builder.finish()
-        except _MISSING:
+        except CertError as error:
+            _reraise_unless_missing(error)
             return False
         return builder.token_count > 0
 
@@ -273,10 +279,18 @@ class _Probe:
         try:
             answer = await self._asking.whole(score_body(request, self._model, self._dialect.echo_tokens))
             record = read_score(answer, request, ReadOptions(top_k=1))
-        except _MISSING:
+        except CertError as error:
+            _reraise_unless_missing(error)
             return False
         # Some servers leave the numbers out, some echo the text alone.
         return len(record.steps) > 0 and not bool(np.isnan(record.steps.logprob).any())
+
+
+def _reraise_unless_missing(error: CertError) -> None:
+    """Raise what says nothing of what the server has: no answer came, or not now."""
+    last = error.__cause__ if isinstance(error, RetriesExhaustedError) else error
+    if not isinstance(last, _MISSING):
+        raise error
 
 
 def _with_stop(record: ApiRecord) -> ApiRecord:
