@@ -182,7 +182,9 @@ class Evaluation:
         score: in [0, 1], higher is better; ``None`` is not measured.
         missing: why it is not, else ``None``.
         evaluator: who says so, with all that changes its scores.
-        scores: of each repeat and judge, ``None`` for those that are missing.
+        scores: of each repeat and judge, judge by judge, ``None`` for those that are missing.
+        n_judges: whose scores these are, each with as many repeats.
+        reasons: why each of the missing scores is, ``None`` for the others.
         criteria: the score of each criterion, where there are any.
         usage, cost_micro_dollars: of the judging, which is not the answer's.
         from_cache: all of it was there already.
@@ -192,6 +194,8 @@ class Evaluation:
     missing: str | None = None
     evaluator: str
     scores: tuple[float | None, ...] = ()
+    n_judges: int = 1
+    reasons: tuple[str | None, ...] = ()
     criteria: Mapping[str, float] = field(default_factory=dict)
     rationale: str | None = None
     usage: Usage = field(default_factory=Usage)
