@@ -17,11 +17,13 @@ pytest.importorskip("openai")
 import httpx2
 import openai
 
+from cert.backends.http_errors import own_words
 from cert.backends.local import LocalBackend
 from cert.backends.openai_server import OpenAIBackend
-from cert.backends.openai_server.address import checked_url, parse_name
-from cert.backends.openai_server.errors import OPENAI_ERRORS, said_by_server
+from cert.backends.openai_server.address import parse_name
+from cert.backends.openai_server.errors import OPENAI_ERRORS
 from cert.backends.opening import ServerOptions, is_server, open_backend
+from cert.backends.server_url import checked_url
 from cert.core.errors import (
     ConfigurationError,
     DependencyMissingError,
@@ -126,12 +128,13 @@ def test_how_long_to_wait_is_kept():
 
 def test_a_servers_words_are_shown_unless_they_quote():
     """Its reason helps; the prompt in it must not travel."""
-    error = status(400, {"error": {"message": "max_tokens is too large"}})
-    assert said_by_server(error, ("the prompt",)) == "max_tokens is too large"
-    assert said_by_server(status(400, {"message": "wrong: the prompt!"}), ("the prompt",)) is None
-    assert said_by_server(status(400, {"message": "x" * 400}), ()) is None
-    assert said_by_server(status(400, "plain words"), ()) == "plain words"
-    assert said_by_server(status(400, {"message": 5}), ()) is None
+    assert own_words({"error": {"message": "max_tokens is too large"}}, ("the prompt",)) == (
+        "max_tokens is too large"
+    )
+    assert own_words({"message": "wrong: the prompt!"}, ("the prompt",)) is None
+    assert own_words({"message": "x" * 400}, ()) is None
+    assert own_words("plain words", ()) == "plain words"
+    assert own_words({"message": 5}, ()) is None
 
 
 # --- names ---

@@ -7,20 +7,23 @@ nothing: answers go to `cert.backends.api_records` as they are.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import httpx2
 import openai
 from pydantic import SecretStr
 
-from cert.backends.openai_server.errors import OPENAI_ERRORS, said_by_server
-from cert.core.errors import CertError, UpstreamConnectionError, UpstreamProtocolError
+from cert.backends.http_answers import BoundedAnswers, body_of, expect
+from cert.backends.http_errors import raising_ours
+from cert.backends.openai_server.errors import OPENAI_ERRORS
+from cert.core.errors import UpstreamConnectionError
 
 __all__ = ["Transport"]
 
 _DONE = b"[DONE]"
 _UNUSED_KEY = "unused"
+_HINT = "check that the base URL is that of the API, which mostly ends with /v1"
 
 
 class Transport:
@@ -37,7 +40,6 @@ class Transport:
         self, base_url: str, api_key: SecretStr | None, *, most_bytes: int, connect_seconds: float
     ) -> None:
         self._api_key = api_key.get_secret_value() if api_key else ""
-        self._most_bytes = most_bytes
         timeout = httpx2.Timeout(None, connect=connect_seconds)
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
@@ -49,7 +51,7 @@ class Transport:
                 timeout=timeout,
                 follow_redirects=False,
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
-                event_hooks={"request": [self._tidy], "response": [self._bound]},
+                event_hooks={"request": [self._tidy], "response": [BoundedAnswers(most_bytes)]},
             ),
         )
 
@@ -65,7 +67,7 @@ class Transport:
         """
         with self._mapped(()):
             async with self._client.models.with_streaming_response.list() as response:
-                return await _body(response)
+                return await body_of(response)
 
     async def complete(self, body: Mapping[str, Any], secrets: Sequence[str] = ()) -> bytes:
         """Send a request and return the whole answer; one with ``messages`` is a chat.
@@ -80,8 +82,8 @@ class Transport:
         """
         with self._mapped(secrets):
             async with self._ask(body) as response:
-                _expect(response, "application/json")
-                return await _body(response)
+                expect(response, "application/json", _HINT)
+                return await body_of(response)
 
     async def stream(
         self, body: Mapping[str, Any], secrets: Sequence[str] = ()
@@ -94,7 +96,7 @@ class Transport:
         """
         with self._mapped(secrets):
             async with self._ask({**body, "stream": True}) as response:
-                _expect(response, "text/event-stream")
+                expect(response, "text/event-stream", _HINT)
                 async for data in _events(response):
                     if data == _DONE:
                         return
@@ -116,59 +118,8 @@ class Transport:
         for name in ("OpenAI-Organization", "OpenAI-Project", *(() if self._api_key else ("Authorization",))):
             request.headers.pop(name, None)
 
-    async def _bound(self, response: httpx2.Response) -> None:
-        """Limit what is read of an answer, of errors too, before anything is."""
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding.strip().lower() not in ("", "identity"):
-            raise UpstreamProtocolError(
-                "the server compresses its answer though it was asked not to",
-                hint="switch compression off in front of the server",
-                context={"encoding": encoding[:20], "retry": False},
-            )
-        response.stream = _Bounded(response.stream, self._most_bytes)
-
-    @contextlib.contextmanager
-    def _mapped(self, secrets: Sequence[str]) -> Iterator[None]:
-        try:
-            with OPENAI_ERRORS.applied():
-                yield
-        except CertError as error:
-            cause = error.__cause__
-            said = (
-                said_by_server(cause, (self._api_key, *secrets))
-                if isinstance(cause, openai.APIError)
-                else None
-            )
-            if said:
-                error.message = f"{error.message}: {said}"
-                error.args = (error.message,)
-            raise
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    """The bytes of an answer, up to a limit."""
-
-    def __init__(self, stream: Any, most: int) -> None:
-        self._stream = stream
-        self._left = most
-        self._most = most
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            self._left -= len(chunk)
-            if self._left < 0:
-                raise UpstreamProtocolError(
-                    f"the server's answer is larger than {self._most} bytes",
-                    context={"most_bytes": self._most, "retry": False},
-                )
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-async def _body(response: Any) -> bytes:
-    return b"".join([chunk async for chunk in response.iter_bytes()])
+    def _mapped(self, secrets: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+        return raising_ours(OPENAI_ERRORS, openai.APIError, lambda: (self._api_key, *secrets))
 
 
 async def _events(response: Any) -> AsyncIterator[bytes]:
@@ -194,13 +145,3 @@ async def _lines(response: Any) -> AsyncIterator[bytes]:
             parts = [line]
     if last := b"".join(parts).strip():
         yield last
-
-
-def _expect(response: Any, kind: str) -> None:
-    given = str(response.headers.get("content-type", ""))
-    if given.partition(";")[0].strip().lower() != kind:
-        raise UpstreamProtocolError(
-            f"the server answers with '{given[:60]}' in place of {kind}",
-            hint="check that the base URL is that of the API, which mostly ends with /v1",
-            context={"retry": False},
-        )
