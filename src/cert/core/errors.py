@@ -18,6 +18,7 @@
     │   ├── GenerationTimeoutError          it took longer than allowed and was stopped
     │   └── GenerationCancelledError        its caller gave it up
     ├── BatchError                          some of a batch failed; the others are in ``results``
+    ├── QuorumError                         too few of those who were asked answered; see ``responses``
     ├── OverloadedError                     too much work is waiting already
     ├── DeadlineExceededError               the time for the whole call is over
     ├── CircuitOpenError                    calls are refused since the last ones failed
@@ -32,6 +33,7 @@
     │   ├── UpstreamRejectedError           it rejects the request as it is (other 4xx)
     │   └── UpstreamProtocolError           its answer cannot be understood
     └── StoreError                          a database or shared store is not usable
+        ├── StoreUnusableError              and will not be until somebody acts: corrupt, newer, not writable
         └── EvidenceError                   the evidence record could not be kept, so the result is withheld
 
 Errors are raised, never returned. Errors of a programmer (a wrong type inside the library, a broken
@@ -63,10 +65,12 @@ __all__ = [
     "OutputError",
     "OverloadedError",
     "PromptTooLongError",
+    "QuorumError",
     "RateLimitedError",
     "ResourceError",
     "RetriesExhaustedError",
     "StoreError",
+    "StoreUnusableError",
     "UnsafeModelError",
     "UpstreamConnectionError",
     "UpstreamError",
@@ -240,6 +244,17 @@ class BatchError(CertError):
     results: Sequence[Any] = ()
 
 
+class QuorumError(CertError):
+    """Too few of those who were asked together answered for their answer to count.
+
+    Attributes:
+        responses: what was said until then, and who was absent. They do not travel to other processes.
+    """
+
+    code = "quorum"
+    responses: Sequence[Any] = ()
+
+
 class OverloadedError(CertError):
     """Too much work is waiting already, so that this call was not taken; ``retry_after`` says when to ask."""
 
@@ -340,6 +355,13 @@ class StoreError(CertError):
 
     code = "store"
     retryable = True
+
+
+class StoreUnusableError(StoreError):
+    """A store will not be usable until somebody acts: it is corrupt, of a newer version, not writable."""
+
+    code = "store_unusable"
+    retryable = False
 
 
 class EvidenceError(StoreError):
