@@ -1,0 +1,1 @@
+"""A gate with a stated error rate: labelled answers, thresholds with a promise, and their certificate."""

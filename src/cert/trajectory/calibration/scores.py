@@ -1,0 +1,83 @@
+"""The numbers that a gate can be calibrated on: one for a generation, larger where it looks worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cert.core.errors import ConfigurationError
+from cert.signals import GenerationSignals
+
+__all__ = ["SCORES", "Score", "score_named"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A signal of a whole generation, turned so that larger is worse.
+
+    Attributes:
+        name: for users and certificates.
+        column: the field of `GenerationSignals` that it is read from.
+        sign: 1 where large values of the column are bad, -1 where small ones are.
+        truncated: what it is where only the top K were seen: the same (``exact``), its lower bound, which
+            is valid as a score as it stands, or not measured at all.
+    """
+
+    name: str
+    column: str
+    sign: Literal[1, -1]
+    truncated: Literal["exact", "lower_bound", "not_measured"] = "exact"
+
+    def of(self, signals: GenerationSignals) -> float:
+        """Return the score of one generation; NaN is not measured."""
+        return self.sign * float(getattr(signals, self.column)) + 0.0
+
+    def column_of(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Return the scores of (n,) generations; NaN is not measured.
+
+        Args:
+            columns: as `cert.signals.signal_columns` gives them.
+        """
+        return np.asarray(self.sign * columns[self.column] + 0.0, dtype=np.float64)
+
+
+_ALL = (
+    Score("msp", "sequence_logprob", -1),
+    Score("mean_surprisal", "mean_surprisal", 1),
+    Score("max_surprisal", "max_surprisal", 1),
+    Score("mean_token_perplexity", "mean_token_perplexity", 1),
+    Score("max_token_perplexity", "max_token_perplexity", 1),
+    Score("mean_entropy", "mean_entropy_lower", 1, "lower_bound"),
+    Score("max_entropy", "max_entropy_lower", 1, "lower_bound"),
+    Score("mean_top_k_entropy", "mean_top_k_entropy", 1),
+    Score("max_top_k_entropy", "max_top_k_entropy", 1),
+    Score("mean_margin", "mean_margin", -1),
+    Score("min_margin", "min_margin", -1),
+    Score("first_top_probability", "first_top_probability", -1),
+    Score("mean_self_certainty", "mean_self_certainty", -1, "not_measured"),
+    Score("mean_confidence", "mean_confidence", -1),
+    Score("lowest_group_confidence", "lowest_group_confidence", -1),
+    Score("bottom_group_confidence", "bottom_group_confidence", -1),
+    Score("tail_confidence", "tail_confidence", -1),
+    Score("final_surprise", "final_surprise", 1),
+    Score("surprise_per_token", "surprise_per_token", 1),
+    Score("max_cusum", "max_cusum", 1),
+)
+
+SCORES: Mapping[str, Score] = {score.name: score for score in _ALL}
+"""Every score of one pass, by name."""
+
+
+def score_named(name: str) -> Score:
+    """Return the score of a name.
+
+    Raises:
+        ConfigurationError: there is none; the message names those that there are.
+    """
+    if name not in SCORES:
+        raise ConfigurationError(f"there is no score '{name}'", hint=f"one of {', '.join(SCORES)}")
+    return SCORES[name]
