@@ -182,6 +182,11 @@ class Completion:
         """What it cost, in exact dollars."""
         return dollars(self.cost_micro_dollars)
 
+    @property
+    def paid_micro_dollars(self) -> int:
+        """What was paid for it this time: nothing where it was there already."""
+        return 0 if self.from_cache else self.cost_micro_dollars
+
 
 class ChatClient(Protocol):
     """Makes completions. Safe for many tasks of one event loop at once."""

@@ -1,0 +1,17 @@
+"""Paid answers, kept: a killed run goes on without paying twice, a repeated one costs nothing."""
+
+from cert.coordination.store.base import CompletionStore
+from cert.coordination.store.client import CachedChatClient
+from cert.coordination.store.evaluator import CachedEvaluator
+from cert.coordination.store.opening import open_store
+from cert.coordination.store.records import CacheStats, LostCall, LostCalls
+
+__all__ = [
+    "CacheStats",
+    "CachedChatClient",
+    "CachedEvaluator",
+    "CompletionStore",
+    "LostCall",
+    "LostCalls",
+    "open_store",
+]

@@ -1,0 +1,69 @@
+"""An evaluator whose paid judgements are kept."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cert.coordination.store.base import CompletionStore
+from cert.coordination.store.codecs import EvaluationCodec
+from cert.coordination.store.keys import evaluation_key
+from cert.coordination.store.records import Call
+from cert.coordination.store.single_flight import SingleFlight
+from cert.coordination.types import Evaluation, Task
+from cert.core.errors import InputError
+
+__all__ = ["CachedEvaluator"]
+
+
+class _Evaluator(Protocol):
+    @property
+    def identity(self) -> str: ...
+
+    async def evaluate(self, task: Task, answer: str, *, draw: str = "") -> Evaluation: ...
+
+
+class CachedEvaluator:
+    """Evaluates an answer once, whatever client the evaluator has inside.
+
+    The key is the evaluator's identity, all of the task, the answer and the draw; a task whose metadata is no
+    JSON has none, and is evaluated each time. Missing evaluations are not kept, nor those that took no tokens
+    (see `EvaluationCodec.keep`). What one can cost is not known beforehand, so a lost one has no bound.
+
+    Args:
+        inner: who evaluates.
+        store: where evaluations are kept.
+        scope: as of `CachedChatClient`.
+
+    Attributes:
+        inner: as given.
+    """
+
+    def __init__(self, inner: _Evaluator, store: CompletionStore, *, scope: str = "") -> None:
+        self.inner = inner
+        self._scope = scope
+        self._flights: SingleFlight[Evaluation] = SingleFlight(store, EvaluationCodec())
+
+    @property
+    def identity(self) -> str:
+        """Who evaluates, with all that changes the scores."""
+        return self.inner.identity
+
+    async def evaluate(self, task: Task, answer: str, *, draw: str = "") -> Evaluation:
+        """Return the evaluation that is there, or make one.
+
+        Raises:
+            StoreError: the store cannot be used; nothing was asked.
+            CertError: as of the evaluator.
+        """
+        try:
+            key = evaluation_key(self.identity, task, answer, draw, self._scope)
+        except InputError:
+            return await self.inner.evaluate(task, answer, draw=draw)
+
+        async def judge(_left: float | None) -> Evaluation:
+            return await self.inner.evaluate(task, answer, draw=draw)
+
+        call = Call(
+            key=key, kind="evaluation", scope=self._scope, model=self.identity, most_micro_dollars=None
+        )
+        return await self._flights.get(call, judge)
