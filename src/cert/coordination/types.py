@@ -93,7 +93,8 @@ class AgentResponse:
         model: that answered.
         usage: tokens; also of an answer that came to nothing.
         cost_micro_dollars: the same in money.
-        seconds: from asking to the answer, waiting and retries included.
+        seconds: from asking to the answer, waiting and retries included; of an answer that was there already,
+            those of the attempt that once made it.
         finish: why the answer ended.
         attempts: how often it was tried.
         from_cache: the answer was there already.
@@ -129,11 +130,12 @@ class Transcript:
         task_id: of the task.
         responses: of all agents, by rounds.
         final: the answer; ``None`` where there is none.
-        missing: why there is none: ``tie``, ``undecided`` (no rule could tell the answers apart), else
-            ``None``.
+        missing: why there is none: ``tie``, ``undecided`` (no rule could tell the answers apart), ``absent``
+            (whoever had to give it said nothing), else ``None``.
         prompts: version and hash of the set of prompts.
         quorum: agents that had to answer in each round.
         seconds: wall time.
+        rule: by which answers were compared, where they were.
     """
 
     strategy: str
@@ -144,6 +146,7 @@ class Transcript:
     prompts: str
     quorum: int
     seconds: float
+    rule: str | None = None
 
     @property
     def usage(self) -> Usage:
