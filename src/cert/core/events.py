@@ -32,10 +32,12 @@ __all__ = [
     "CallFinished",
     "CircuitChanged",
     "ComponentDegraded",
+    "CoordinationMeasured",
     "Event",
     "EventHub",
     "GenerationFinished",
     "HealthChanged",
+    "JudgementFinished",
     "ModelLoaded",
     "ModelUnloaded",
     "Observer",
@@ -208,6 +210,45 @@ class GenerationFinished(Event):
     seconds: float
     stages: tuple[tuple[str, float], ...] = ()
     cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinationMeasured(Event):
+    """A team of agents was measured against one agent.
+
+    Attributes:
+        system: the team, by its name.
+        verdict: ``worth_it``, ``not_worth_it`` or ``not_enough_data``.
+        tasks: that both sides were measured on.
+        missing: tasks without a score on one side or both.
+        gamma_budget: quality over that of one agent with the same budget; ``None`` is not measured.
+        team_micro_dollars, single_micro_dollars, judge_micro_dollars: what each part cost.
+        seconds: from the first task to the verdict.
+    """
+
+    name: ClassVar[str] = "coordination_measured"
+    system: str
+    verdict: str
+    tasks: int
+    missing: int
+    gamma_budget: float | None
+    team_micro_dollars: int
+    single_micro_dollars: int
+    judge_micro_dollars: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgementFinished(Event):
+    """An answer was evaluated, or could not be.
+
+    Attributes:
+        outcome: ``ok``, or the first word of why there is no score.
+    """
+
+    name: ClassVar[str] = "judgement_finished"
+    evaluator: str
+    outcome: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ __all__ = ["CATALOGUE", "LABELS", "Metric"]
 
 _CALL = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _LOAD = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_RUN = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0)
 _STAGE = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 _SPEED = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0)
 
@@ -81,6 +82,17 @@ CATALOGUE: tuple[Metric, ...] = (
         "action",
     ),
     _counter("cert_cache_requests_total", "Results asked of a cache.", "cache", "lookup"),
+    _counter("cert_coordination_measurements_total", "Teams measured.", "system", "finding"),
+    _counter("cert_coordination_tasks_total", "Tasks that teams were measured on.", "system"),
+    _counter("cert_coordination_tasks_missing_total", "Tasks without a score on one side or both.", "system"),
+    _gauge(
+        "cert_coordination_gamma_budget",
+        "Quality of the team over that of one agent with the same budget, as last measured.",
+        "system",
+    ),
+    _counter("cert_coordination_cost_dollars_total", "What measuring cost, by its parts.", "system", "arm"),
+    _histogram("cert_coordination_duration_seconds", "Time of a measurement.", _RUN, "system"),
+    _counter("cert_judgements_total", "Answers evaluated, or that could not be.", "evaluator", "judged"),
     _gauge("cert_health_state", "1 for the state that a component is in, else 0.", "component", "health"),
     _counter("cert_health_changes_total", "Components entering a state of health.", "component", "health"),
     _gauge("cert_component_degraded", "1 while a component works in a reduced way.", "component", "mode"),
@@ -117,6 +129,11 @@ LABELS: dict[str, tuple[str, int | tuple[str, ...]]] = {
         "`hit`, `miss`, `shared` (somebody was at work on it) or `bypassed`",
         ("hit", "miss", "shared", "bypassed"),
     ),
+    "system": ("the team's name", 32),
+    "finding": ("whether it is worth it", ("worth_it", "not_worth_it", "not_enough_data")),
+    "arm": ("`team`, `single` (the agent with the same budget) or `judge`", ("team", "single", "judge")),
+    "evaluator": ("the evaluator's name", 16),
+    "judged": ("`ok`, or `missing` where there is no score", ("ok", "missing")),
     "component": ("part of the system", 32),
     "health": ("state of health", ("healthy", "degraded", "unhealthy", "unknown")),
     "mode": ("what it does instead", 16),

@@ -15,6 +15,7 @@ from cert.core.events import (
     ComponentDegraded,
     Event,
     HealthChanged,
+    JudgementFinished,
     Observer,
     OutOfMemoryMet,
     RateLimitWaited,
@@ -58,11 +59,13 @@ def level_of(event: Event) -> str:
     match event:
         case CallFinished(outcome="ok") | BudgetSettled() | CacheAsked() | RateLimitWaited():
             return "debug"
+        case JudgementFinished(outcome="ok"):
+            return "debug"
         case ComponentDegraded(active=True) | HealthChanged(after="unhealthy") | CircuitChanged(after="open"):
             return "error"
         case BudgetBegun() | BudgetRefused() | CallFinished() | OutOfMemoryMet() | RetryScheduled():
             return "warning"
-        case HealthChanged(after="degraded"):
+        case HealthChanged(after="degraded") | JudgementFinished():
             return "warning"
         case _:
             return "info"

@@ -23,10 +23,12 @@ from cert.core.events import (
     CallFinished,
     CircuitChanged,
     ComponentDegraded,
+    CoordinationMeasured,
     Event,
     EventHub,
     GenerationFinished,
     HealthChanged,
+    JudgementFinished,
     ModelLoaded,
     ModelUnloaded,
     Observer,
@@ -169,6 +171,30 @@ class _Metrics:
             self._measure("cert_generation_tokens_per_second", speed, model=event.model)
         for stage, seconds in event.stages:
             self._measure("cert_stage_duration_seconds", seconds, stage=stage)
+
+    @_handle.register
+    def _(self, event: CoordinationMeasured) -> None:
+        system = self._guards["system"](event.system)
+        self._counter("cert_coordination_measurements_total", system=system, finding=event.verdict).inc()
+        self._counter("cert_coordination_tasks_total", system=system).inc(event.tasks)
+        self._counter("cert_coordination_tasks_missing_total", system=system).inc(event.missing)
+        if event.gamma_budget is not None:
+            self._gauge("cert_coordination_gamma_budget", system=system).set(event.gamma_budget)
+        costs = (
+            ("team", event.team_micro_dollars),
+            ("single", event.single_micro_dollars),
+            ("judge", event.judge_micro_dollars),
+        )
+        for arm, cost in costs:
+            spent = self._counter("cert_coordination_cost_dollars_total", system=system, arm=arm)
+            spent.inc(cost / 1e6)
+        self._measure("cert_coordination_duration_seconds", event.seconds, system=system)
+
+    @_handle.register
+    def _(self, event: JudgementFinished) -> None:
+        evaluator = self._guards["evaluator"](event.evaluator)
+        judged = "ok" if event.outcome == "ok" else "missing"
+        self._counter("cert_judgements_total", evaluator=evaluator, judged=judged).inc()
 
     @_handle.register
     def _(self, event: HealthChanged) -> None:
