@@ -138,13 +138,13 @@ def test_odd_values_become_plain_json():
 
 def test_long_values_are_cut():
     """One value of a hundred megabytes would rotate all other lines away."""
-    started = time.perf_counter()
+    started = time.thread_time()
     clean = redact(
         {"note": "x" * 50_000_000, "many": list(range(1_000_000)), "keys": {i: i for i in range(999)}}
     )
     assert len(json.dumps(clean)) < 20_000
     assert "50000000" in clean["note"]
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_a_key_at_the_cut_does_not_show_its_beginning():
@@ -162,9 +162,9 @@ def test_a_key_at_the_cut_does_not_show_its_beginning():
 )  # fmt: skip
 def test_no_text_makes_the_search_slow(text):
     """A hostile answer of a server must not hold a thread for minutes."""
-    started = time.perf_counter()
+    started = time.thread_time()
     without_keys(text)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @given(st.text(st.characters(codec=None)))
