@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from cert.answers import (
     ChoiceMatcher,
     ExactMatcher,
     Extractor,
     Matcher,
+    MatcherEquivalence,
     NormalizedMatcher,
     NumericMatcher,
     RegexMatcher,
@@ -45,7 +46,12 @@ class MatchEvaluator:
 
     Raises:
         ConfigurationError: there is no such extractor, or the matcher is a function without a name.
+
+    Attributes:
+        free: an evaluation asks no model.
     """
+
+    free: ClassVar[bool] = True
 
     def __init__(
         self, matcher: Matcher, *extractors: str | Extractor, references: Sequence[str] = ()
@@ -65,6 +71,13 @@ class MatchEvaluator:
     def identity(self) -> str:
         """The rule and the extractors with all their settings."""
         return self._identity
+
+    @property
+    def equivalence(self) -> MatcherEquivalence | None:
+        """The same rule between two answers, for votes and consensus; of patterns there is none."""
+        if isinstance(self._matcher, RegexMatcher):
+            return None
+        return MatcherEquivalence(self._matcher, self._extractors)
 
     async def evaluate(self, task: Task, answer: str, *, draw: str = "") -> Evaluation:  # noqa: ARG002
         """Compare an answer with the references.
