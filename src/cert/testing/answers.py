@@ -41,7 +41,7 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """What it is charged with, if it is."""
-        return self._dialect.usage(self._body, self._answer.tokens)
+        return self._dialect.charged(self._body, self._answer)
 
     async def send(self, wire: Wire) -> bool:
         """Send an answer; false when the connection is done with."""

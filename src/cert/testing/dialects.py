@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cert.testing.replies import Reply, Token
 
-__all__ = ["ANTHROPIC", "Dialect", "Usage", "bearer_of", "count_tokens"]
+__all__ = ["ANTHROPIC", "Dialect", "Usage", "arguments_of", "bearer_of", "count_tokens"]
 
 
 def count_tokens(text: str) -> int:
@@ -24,10 +24,12 @@ def count_tokens(text: str) -> int:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens that one answer is charged with."""
+    """Tokens that one answer is charged with; those of the cache are not among ``input_tokens``."""
 
     input_tokens: int
     output_tokens: int
+    cache_read: int = 0
+    cache_write: int = 0
 
 
 class Dialect(ABC):
@@ -80,10 +82,20 @@ class Dialect(ABC):
         """Return the event that tells of an error in the middle of a stream."""
 
     def usage(self, body: Mapping[str, Any], tokens: tuple[Token, ...]) -> Usage:
-        """Return what an answer is charged with."""
+        """Return the tokens that are read and written for an answer."""
         messages = body.get("messages") or [{"content": body.get("prompt", "")}]
         prompt = [body.get("system", ""), *(message.get("content", "") for message in messages)]
         return Usage(sum(count_tokens(_text_of(part)) for part in prompt), len(tokens))
+
+    def charged(self, body: Mapping[str, Any], reply: Reply) -> Usage:
+        """Return what an answer is charged with."""
+        usage = self.usage(body, reply.tokens)
+        return Usage(
+            usage.input_tokens - reply.cache_read - reply.cache_write,
+            usage.output_tokens + count_tokens(arguments_of(reply)),
+            reply.cache_read,
+            reply.cache_write,
+        )
 
     def error_type(self, status: int, reply: Reply) -> str:
         """Return the vendor's word for an error."""
@@ -124,9 +136,19 @@ class _AnthropicMessages(Dialect):
 
     def answer(self, body: Mapping[str, Any], reply: Reply, whole: bool, number: int) -> Any:
         tokens = reply.tokens
-        text = {"type": "text", "text": "".join(token.text for token in tokens)}
-        usage = self.usage(body, tokens)
-        return self._message(body, [text], "end_turn" if whole else "max_tokens", usage, number)
+        text = "".join(token.text for token in tokens)
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+        if reply.arguments is not None:
+            tool = {"type": "tool_use", "id": f"toolu_{number:024d}", "name": body["tools"][0]["name"]}
+            content.append(tool | {"input": dict(reply.arguments)})
+        return self._message(body, content, self._reason(reply, whole), self.charged(body, reply), number)
+
+    def _reason(self, reply: Reply, whole: bool) -> str:
+        if reply.finish or reply.refused:
+            return reply.finish or "refusal"
+        if not whole:
+            return "max_tokens"
+        return "end_turn" if reply.arguments is None else "tool_use"
 
     def _message(
         self, body: Mapping[str, Any], content: list[Any], stop: str | None, usage: Usage, number: int
@@ -142,8 +164,8 @@ class _AnthropicMessages(Dialect):
             "usage": {
                 "input_tokens": usage.input_tokens,
                 "output_tokens": usage.output_tokens,
-                "cache_creation_input_tokens": 0,
-                "cache_read_input_tokens": 0,
+                "cache_creation_input_tokens": usage.cache_write,
+                "cache_read_input_tokens": usage.cache_read,
             },
         }
 
@@ -151,8 +173,8 @@ class _AnthropicMessages(Dialect):
         self, body: Mapping[str, Any], reply: Reply, whole: bool, number: int
     ) -> Iterator[tuple[bytes, bool]]:
         tokens = reply.tokens
-        usage = self.usage(body, tokens)
-        start = self._message(body, [], None, Usage(usage.input_tokens, 1), number)
+        usage = self.charged(body, reply)
+        start = self._message(body, [], None, replace(usage, output_tokens=1), number)
         yield _named({"type": "message_start", "message": start}), False
         block = {"type": "text", "text": ""}
         yield _named({"type": "content_block_start", "index": 0, "content_block": block}), False
@@ -161,7 +183,7 @@ class _AnthropicMessages(Dialect):
             delta = {"type": "text_delta", "text": token.text}
             yield _named({"type": "content_block_delta", "index": 0, "delta": delta}), True
         yield _named({"type": "content_block_stop", "index": 0}), False
-        stop = {"stop_reason": "end_turn" if whole else "max_tokens", "stop_sequence": None}
+        stop = {"stop_reason": self._reason(reply, whole), "stop_sequence": None}
         counted = {"output_tokens": usage.output_tokens}
         yield _named({"type": "message_delta", "delta": stop, "usage": counted}), False
         yield _named({"type": "message_stop"}), False
@@ -172,6 +194,11 @@ class _AnthropicMessages(Dialect):
 
 ANTHROPIC: Dialect = _AnthropicMessages()
 """``POST /v1/messages``."""
+
+
+def arguments_of(reply: Reply) -> str:
+    """Return the arguments of the tool that an answer calls, as JSON; empty where it calls none."""
+    return "" if reply.arguments is None else json.dumps(dict(reply.arguments))
 
 
 def bearer_of(headers: Mapping[str, str]) -> str | None:

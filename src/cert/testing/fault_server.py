@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -53,12 +55,14 @@ class RecordedRequest:
 
 @dataclass(frozen=True)
 class Account:
-    """What the vendor would charge: also for answers that got lost on the way."""
+    """What the vendor would charge, each answer rounded up: also for answers that got lost on the way."""
 
     charged_requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     micro_dollars: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 Script: TypeAlias = Iterable[Reply] | Callable[[RecordedRequest], Reply]
@@ -74,6 +78,7 @@ class FaultServer:
         api_key: that requests must bring; any if it is not given.
         input_price: dollars for a million tokens, which is millionths of a dollar for one.
         output_price: the same for generated tokens.
+        cache_read_price, cache_write_price: the same for tokens of the cache; as ``input_price`` by default.
         clock: monotonic seconds.
         flavour: the server whose habits the OpenAI API has; one of `cert.testing.flavours.FLAVOURS`.
         known: tokens of given texts that are scored; others are as likely as unscripted ones.
@@ -85,8 +90,10 @@ class FaultServer:
         *,
         otherwise: Reply | None = None,
         api_key: str | None = None,
-        input_price: int = 3,
-        output_price: int = 15,
+        input_price: Decimal | int = 3,
+        output_price: Decimal | int = 15,
+        cache_read_price: Decimal | int | None = None,
+        cache_write_price: Decimal | int | None = None,
         clock: Callable[[], float] = time.monotonic,
         flavour: str | Flavour = "openai",
         known: Iterable[Token] = (),
@@ -100,7 +107,12 @@ class FaultServer:
         self._otherwise = otherwise or ok()
         self._choose = self._chooser(script)
         self._api_key = api_key
-        self._prices = (input_price, output_price)
+        self._prices = (
+            input_price,
+            output_price,
+            input_price if cache_read_price is None else cache_read_price,
+            input_price if cache_write_price is None else cache_write_price,
+        )
         self._clock = clock
         self._changed = threading.Condition()
         self._requests: list[RecordedRequest] = []
@@ -276,7 +288,8 @@ class FaultServer:
             return error(500, "the script raised")
 
     def _charge(self, usage: Usage) -> None:
-        cost = usage.input_tokens * self._prices[0] + usage.output_tokens * self._prices[1]
+        counts = (usage.input_tokens, usage.output_tokens, usage.cache_read, usage.cache_write)
+        cost = math.ceil(sum(count * price for count, price in zip(counts, self._prices, strict=True)))
         with self._changed:
             so_far = self._account
             self._account = Account(
@@ -284,6 +297,8 @@ class FaultServer:
                 so_far.input_tokens + usage.input_tokens,
                 so_far.output_tokens + usage.output_tokens,
                 so_far.micro_dollars + cost,
+                so_far.cache_read_tokens + usage.cache_read,
+                so_far.cache_write_tokens + usage.cache_write,
             )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cert.testing.dialects import Dialect, Usage, bearer_of
+from cert.testing.dialects import Dialect, Usage, arguments_of, bearer_of
 from cert.testing.flavours import FLAVOURS, Flavour
 from cert.testing.replies import Reply, Token, split
 
@@ -53,7 +53,7 @@ class _OpenAI(Dialect):
         listed = self._listed(reply, whole)
         return self._frame(body, self.kind, number) | {
             "choices": [{"index": 0} | choice | {"finish_reason": self._reason(reply, whole)}],
-            "usage": self._usage(body, listed),
+            "usage": self._usage(body, replace(reply, tokens=listed)),
         }
 
     def stream(
@@ -66,7 +66,8 @@ class _OpenAI(Dialect):
             yield _event(frame | {"choices": [full]}), is_token
         if (body.get("stream_options") or {}).get("include_usage"):
             listed = self._listed(reply, whole)
-            yield _event(frame | {"choices": [], "usage": self._usage(body, listed)}), False
+            usage = self._usage(body, replace(reply, tokens=listed))
+            yield _event(frame | {"choices": [], "usage": usage}), False
         yield b"data: [DONE]\n\n", False
 
     def stream_error(self, reply: Reply, request_id: str) -> bytes:
@@ -104,13 +105,18 @@ class _OpenAI(Dialect):
         fingerprint = self._flavour.fingerprint
         return frame if fingerprint is None else frame | {"system_fingerprint": fingerprint}
 
-    def _usage(self, body: Mapping[str, Any], tokens: tuple[Token, ...]) -> dict[str, int]:
-        usage: Usage = self.usage(body, tokens)
-        return {
-            "prompt_tokens": usage.input_tokens,
+    def _usage(self, body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
+        usage: Usage = self.charged(body, reply)
+        prompt = usage.input_tokens + usage.cache_read + usage.cache_write
+        counts = {
+            "prompt_tokens": prompt,
             "completion_tokens": usage.output_tokens,
-            "total_tokens": usage.input_tokens + usage.output_tokens,
+            "total_tokens": prompt + usage.output_tokens,
         }
+        if not usage.cache_read and not usage.cache_write:
+            return counts
+        cached = {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write}
+        return counts | {"prompt_tokens_details": cached}
 
     # --- lists in the form of chats ---
 
@@ -164,6 +170,10 @@ class _ChatCompletions(_OpenAI):
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if reply.refused:
             message |= {"content": None, "refusal": text}
+        if reply.arguments is not None:
+            called = {"name": body["tools"][0]["function"]["name"], "arguments": arguments_of(reply)}
+            message["tool_calls"] = [{"id": "call_1", "type": "function", "function": called}]
+            message["content"] = text or None
         if reply.thought:
             message["reasoning_content"] = _text(reply.tokens[: reply.thought])
         return {"message": message, "logprobs": self._logprobs(body, reply, self._listed(reply, whole))}

@@ -75,6 +75,10 @@ class Reply:
         stop: the token that ends the answer, which some servers list.
         thought: how many of the first tokens are reasoning that is shown apart.
         refused: the answer is a refusal.
+        arguments: the answer calls the first tool of the request with these; of a whole answer alone, not of
+            a stream.
+        cache_read, cache_write: tokens of the prompt that come from, or go into, the vendor's cache, of at
+            most its length together.
         rewrite: changes the body of the answer, or each event of a stream, before it is sent.
         raw: the body as it is sent, whatever was asked.
         billed: whether the vendor charges for it; by default if an answer was generated, also one that does
@@ -98,6 +102,9 @@ class Reply:
     stop: Token | None = None
     thought: int = 0
     refused: bool = False
+    arguments: Mapping[str, Any] | None = None
+    cache_read: int = 0
+    cache_write: int = 0
     rewrite: Callable[[Any], Any] | None = None
     raw: bytes | None = None
 
