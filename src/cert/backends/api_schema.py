@@ -114,11 +114,19 @@ class UsageDetails(msgspec.Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
+class PromptDetails(msgspec.Struct, gc=False):
+    """What of the prompt went through the vendor's cache."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
 class Usage(msgspec.Struct, gc=False):
-    """Tokens as the server counts them."""
+    """Tokens as the server counts them; those of the cache are among ``prompt_tokens``."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: UsageDetails | None = None
 
 

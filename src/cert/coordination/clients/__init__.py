@@ -1,0 +1,1 @@
+"""Chat clients, one module a dialect, and what all of them share."""
