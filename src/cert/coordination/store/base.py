@@ -171,7 +171,7 @@ class CompletionStore(ABC):
         """
 
     async def aclose(self) -> None:
-        """Let go of connections of the running event loop; a later use opens new ones.
+        """Let go of connections, of PostgreSQL those of the running event loop; a later use opens new ones.
 
         Raises:
             StoreError: answers that were paid for could not be kept.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from cert.coordination.evaluators.protocol import Evaluator
 from cert.coordination.store.base import CompletionStore
 from cert.coordination.store.codecs import EvaluationCodec
 from cert.coordination.store.keys import evaluation_key
@@ -13,13 +12,6 @@ from cert.coordination.types import Evaluation, Task
 from cert.core.errors import InputError
 
 __all__ = ["CachedEvaluator"]
-
-
-class _Evaluator(Protocol):
-    @property
-    def identity(self) -> str: ...
-
-    async def evaluate(self, task: Task, answer: str, *, draw: str = "") -> Evaluation: ...
 
 
 class CachedEvaluator:
@@ -38,7 +30,7 @@ class CachedEvaluator:
         inner: as given.
     """
 
-    def __init__(self, inner: _Evaluator, store: CompletionStore, *, scope: str = "") -> None:
+    def __init__(self, inner: Evaluator, store: CompletionStore, *, scope: str = "") -> None:
         self.inner = inner
         self._scope = scope
         self._flights: SingleFlight[Evaluation] = SingleFlight(store, EvaluationCodec())
