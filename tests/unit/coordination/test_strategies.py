@@ -209,6 +209,19 @@ def test_several_answers_without_a_selector_are_refused_before_anything_is_asked
 
 
 @pytest.mark.parametrize(
+    ("strategy", "role"),
+    [("sequential", "review"), ("parallel", "aggregate"), ("debate", "debate"), ("best_of_n", "select")],
+)
+def test_prompts_that_lack_a_role_are_refused_before_anything_is_asked(strategy, role):
+    """A set without a wording for the second round shows it after the first one is paid for."""
+    templates = {name: text for name, text in PROMPTS.templates.items() if name != role}
+    team = team_of("a", "b", prompts=replace(PROMPTS, templates=templates))
+    with pytest.raises(ConfigurationError, match=f"no template '{role}'"):
+        run(strategy, replace(team, selector=team.agents[0]))
+    assert asked(team) == [[], []]
+
+
+@pytest.mark.parametrize(
     ("strategy", "parameters", "agents", "calls"),
     [
         ("sequential", {}, 3, 3),

@@ -89,6 +89,18 @@ class PromptSet:
     def __str__(self) -> str:
         return f"{self.version}@{self.sha256}"
 
+    def require(self, *roles: str) -> None:
+        """Check that there is a template of each role, before anything is paid for.
+
+        Raises:
+            ConfigurationError: there is none of one of them.
+        """
+        for role in roles:
+            if role not in self.templates:
+                raise ConfigurationError(
+                    f"the prompts {self.version!r} have no template {role!r}", hint=", ".join(self.templates)
+                )
+
     def answer(self, task: str) -> Prompt:
         """The task itself, for an agent that answers alone."""
         return self.render("answer", task=task)
@@ -120,10 +132,7 @@ class PromptSet:
             ConfigurationError: there is no template of that role.
             InputError: the slots are not those of the template.
         """
-        if role not in self.templates:
-            raise ConfigurationError(
-                f"the prompts {self.version!r} have no template {role!r}", hint=", ".join(self.templates)
-            )
+        self.require(role)
         template = self.templates[role]
         fence = _fence(filled)
         _check(_slots(template, role), frozenset(filled), frozenset({"fence"}), f"template {role!r}")

@@ -45,7 +45,8 @@ class BestOfN:
                 "best_of_n needs a selector",
                 hint="Team(…, selector=Agent('selector', client)), and not the judge that scores the answer",
             )
-        talk = Discussion(self.identity, task, team)
+        roles = ("answer",) if len(team.agents) == 1 else ("answer", "select")
+        talk = Discussion(self.identity, task, team, roles)
         answers = answers_of(await talk.answer_alone())
         if len(answers) == 1 or team.selector is None:
             return talk.close(answers[0])

@@ -53,7 +53,7 @@ class Debate:
             CertError: as `Team.ask`, and what the chooser raises.
         """
         at_least(2, team, self.name, "nobody debates alone")
-        talk = Discussion(self.identity, task, team)
+        talk = Discussion(self.identity, task, team, ("answer", "debate", "aggregate"))
         said = await talk.answer_alone()
         for _ in range(self.rounds):
             latest = {one.agent: one.text for one in talk.responses if one.text is not None}

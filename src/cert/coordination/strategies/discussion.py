@@ -19,12 +19,17 @@ class Discussion:
         strategy: its identity, for the record.
         task: that is worked on.
         team: who works on it.
+        roles: of the templates that will be needed.
 
     Attributes:
         responses: all so far.
+
+    Raises:
+        ConfigurationError: the team's prompts lack one of them.
     """
 
-    def __init__(self, strategy: str, task: Task, team: Team) -> None:
+    def __init__(self, strategy: str, task: Task, team: Team, roles: Sequence[str] = ("answer",)) -> None:
+        team.prompts.require(*roles)
         self.task = task
         self.team = team
         self.responses: list[AgentResponse] = []

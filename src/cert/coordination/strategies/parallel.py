@@ -37,5 +37,5 @@ class Parallel:
             CertError: as `Team.ask`.
         """
         at_least(2, team, self.name, "of one answer nothing is to be aggregated")
-        talk = Discussion(self.identity, task, team)
+        talk = Discussion(self.identity, task, team, ("answer", "aggregate"))
         return await talk.aggregate(await talk.answer_alone())

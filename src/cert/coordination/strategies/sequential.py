@@ -35,7 +35,7 @@ class Sequential:
             QuorumError: too many are absent; raised as soon as that is certain.
             CertError: as `Team.ask`.
         """
-        talk, prompts = Discussion(self.identity, task, team), team.prompts
+        talk, prompts = Discussion(self.identity, task, team, ("answer", "review")), team.prompts
         draft: str | None = None
         for agent in team.agents:
             prompt = prompts.answer(task.text) if draft is None else prompts.review(task.text, draft)
