@@ -172,23 +172,24 @@ def krippendorff_alpha(ratings: FloatArray, level: Level = "interval") -> float 
         α, at most 1, below 0 for raters who disagree systematically; ``None`` where no item has two ratings
         or where all ratings are the same, which shows no agreement beyond chance.
     """
-    counts = (~np.isnan(ratings)).sum(axis=0)
-    items = ratings[:, counts >= 2]
-    counts = counts[counts >= 2]
-    values, codes = np.unique(items[~np.isnan(items)], return_inverse=True)
-    if len(values) < 2:
+    items = [item[~np.isnan(item)] for item in ratings.T]
+    items = [item for item in items if len(item) >= 2]
+    if not items:
         return None
-    table = np.zeros((items.shape[1], len(values)))  # how often each item got each value
-    np.add.at(table, (np.nonzero(~np.isnan(items))[1], codes), 1.0)
-    different = np.subtract.outer(values, values) ** 2
-    if level == "nominal":
-        different = (different > 0).astype(np.float64)
-    within = np.einsum("ui,uj,ij->u", table, table, different)
-    total = table.sum(axis=0)
-    n = total.sum()
-    observed = (within / (counts - 1)).sum() / n
-    expected = total @ different @ total / (n * (n - 1))
+    everything = np.concatenate(items)
+    if (everything == everything[0]).all():
+        return None
+    observed = sum(_differences(item, level) / (len(item) - 1) for item in items) / len(everything)
+    expected = _differences(everything, level) / (len(everything) * (len(everything) - 1))
     return float(1.0 - observed / expected)
+
+
+def _differences(values: FloatArray, level: Level) -> float:
+    """Return the sum of δ over all ordered pairs."""
+    if level == "nominal":
+        _, times = np.unique(values, return_counts=True)
+        return float(len(values) ** 2 - (times**2).sum())
+    return float(2.0 * len(values) * ((values - values.mean()) ** 2).sum())
 
 
 def _means(by_judge: FloatArray) -> FloatArray:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from cert.answers.judge import Kind
-from cert.coordination.chat import ChatClient, ChatRequest, Completion, Message, Usage
+from cert.coordination.chat import ChatClient, ChatRequest, Completion, Message, Tool, Usage
 from cert.coordination.evaluators.fence import Fenced, fenced
 from cert.coordination.evaluators.forms import Form, UnreadableError, rationale_of
 from cert.coordination.evaluators.instructions import load_instructions
@@ -37,7 +37,7 @@ class Said(Generic[T]):
     """What came of asking a judge once.
 
     Attributes:
-        value: the judgement; ``None`` where it is missing.
+        value: the judgement; ``None`` where it is missing, or is that the judge cannot tell.
         missing: why it is, as a short name: the ``code`` of an error, or what was wrong with the reply.
         rationale: the judge's own words, untrusted.
         usage, cost_micro_dollars: of the asking; an unreadable reply is paid for too.
@@ -61,8 +61,8 @@ class Asking:
         max_tokens: of a judgement; one that needs more is missing.
         seed: of the sampling, from which each draw gets its own.
         timeout: seconds for a judgement, waiting and retries included.
-        typed: ask for the call of a tool; else for JSON. ``None`` asks for a tool unless the client says
-            ``supports_tools = False``.
+        typed: ask for the call of a tool; else for JSON. ``None`` asks for JSON only where the client refuses
+            tools.
         account: under which name the client books the cost.
 
     Raises:
@@ -118,34 +118,37 @@ class Asking:
         material = _bounded(sections)
         if material is None:
             return Said(value=None, missing="too_long")
-        request = self._request(client, kind, material, form, criteria, draw)
-        try:
+
+        async def asked(typed: bool) -> Said[T]:
+            prompt = load_instructions().prompt(kind, material, form.tool, typed=typed, criteria=criteria)
+            request = self._request(prompt, form.tool if typed else None, draw)
             completion = await client.complete(request, agent=self.account, timeout=self.timeout)
+            return _said(completion, form, typed=typed)
+
+        try:
+            return await self._in_a_form(asked)
         except _GO_THROUGH:
             raise
         except CertError as error:
             return Said(value=None, missing=error.code)
-        return _said(completion, form, typed=request.tool is not None)
 
-    def _request(
-        self,
-        client: ChatClient,
-        kind: Kind,
-        material: Fenced,
-        form: Form[T],
-        criteria: str,
-        draw: str,
-    ) -> ChatRequest:
-        typed = getattr(client, "supports_tools", True) if self.typed is None else self.typed
-        words = load_instructions()
-        prompt = words.prompt(kind, material, form.tool, typed=typed, criteria=criteria)
+    async def _in_a_form(self, asked: Callable[[bool], Awaitable[T]]) -> T:
+        try:
+            return await asked(self.typed is not False)
+        except ConfigurationError as error:
+            # So says a client whose models know no tools, before anything is sent.
+            if self.typed is not None or error.context.get("missing") != "tool":
+                raise
+        return await asked(False)
+
+    def _request(self, prompt: str, tool: Tool | None, draw: str) -> ChatRequest:
         return ChatRequest(
             messages=(Message("user", prompt),),
-            system=words.system,
+            system=load_instructions().system,
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=None if self.seed is None else _seed(self.seed, prompt, draw),
-            tool=form.tool if typed else None,
+            tool=tool,
             draw=draw,
         )
 

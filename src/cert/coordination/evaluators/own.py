@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import numbers
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -69,11 +68,9 @@ def _score(grade: Any) -> tuple[float | None, str | None]:
         return None, "undecided"
     if hasattr(grade, "item") and getattr(grade, "shape", None) == ():
         grade = grade.item()  # a number of numpy or torch
-    if not isinstance(grade, numbers.Real):
+    is_number = isinstance(grade, numbers.Real)
+    if not is_number:
         return None, f"returned {type(grade).__name__}, which is no score"
-    value = float(grade)
-    if math.isnan(value):
-        return None, "not_a_number"
-    if not 0.0 <= value <= 1.0:
-        return None, f"out_of_range: {value:g}"
-    return value, None
+    if 0 <= grade <= 1:
+        return float(grade), None
+    return None, "out_of_range" if grade < 0 or grade > 1 else "not_a_number"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cert.coordination.chat import ChatClient, Usage
 from cert.coordination.evaluators.asking import Asking, Said
@@ -68,6 +70,13 @@ class QualityEvaluator:
     def identity(self) -> str:
         """The judges, rubric and words by their hashes, and how they are asked."""
         return f"quality({self._panel.identity})"
+
+    def rehearsed(self, stand_in: Callable[[ChatClient], ChatClient]) -> Self:
+        """Return the same with every judge's client replaced, to count what judging would cost."""
+        twin = copy.copy(self)
+        judges = tuple(stand_in(judge) for judge in self._panel.judges)
+        twin._panel = replace(self._panel, judges=judges)
+        return twin
 
     async def evaluate(self, task: Task | str, answer: str, *, draw: str = "") -> Evaluation:
         """Evaluate one answer; all judgements are asked for at once.
