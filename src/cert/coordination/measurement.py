@@ -112,8 +112,8 @@ class TaskMeasurer:
     """Measures systems task by task; one measurement does not know of another.
 
     Attributes:
-        evaluator: scores the answers.
-        baseline: samples independent agents.
+        evaluator: scores the system's answers.
+        baseline: samples independent agents, and scores them and the single agent by its own evaluator.
         single: the agent with the system's budget.
         replicates: runs of the system, and rows of independent agents.
         baseline_replicates: runs of the single agent.
@@ -177,20 +177,13 @@ class TaskMeasurer:
 
     async def _coordinated(self, task: Task, system: System, replicate: int, seed: int | None) -> Arm:
         draw = f"{system.name}-{replicate}"
-        return await self._judged(task, await system.answer(task, draw=f"run-{replicate}", seed=seed), draw)
+        answer = await system.answer(task, draw=f"run-{replicate}", seed=seed)
+        return await _judged(task, answer, self.evaluator, draw)
 
     async def _single(self, task: Task, samples: int, replicate: int, seed: int | None) -> Arm:
         draw = f"budget-{replicate}"
-        return await self._judged(task, await self.single.answer(task, samples, draw=draw, seed=seed), draw)
-
-    async def _judged(self, task: Task, answer: Answer, draw: str) -> Arm:
-        if answer.text is None:
-            missing = answer.missing or "no_answer"
-            return Arm(
-                answer=answer,
-                evaluation=Evaluation(score=None, missing=missing, evaluator=self.evaluator.identity),
-            )
-        return Arm(answer=answer, evaluation=await self.evaluator.evaluate(task, answer.text, draw=draw))
+        answer = await self.single.answer(task, samples, draw=draw, seed=seed)
+        return await _judged(task, answer, self.baseline.evaluator, draw)
 
     def _samples(self, runs: Sequence[Arm], rows: Sequence[BaselineSample]) -> tuple[int | None, str | None]:
         """Return k, or why one agent cannot be given the system's budget."""
@@ -234,6 +227,14 @@ class TaskMeasurer:
         known = sorted(texts)
         found = await all_to_their_end(self.evaluator.evaluate(task, text, draw="parts") for text in known)
         return {text: one.score for text, one in zip(known, found, strict=True)}
+
+
+async def _judged(task: Task, answer: Answer, evaluator: Evaluator, draw: str) -> Arm:
+    if answer.text is not None:
+        return Arm(answer=answer, evaluation=await evaluator.evaluate(task, answer.text, draw=draw))
+    missing = answer.missing or "no_answer"
+    evaluation = Evaluation(score=None, missing=missing, evaluator=evaluator.identity)
+    return Arm(answer=answer, evaluation=evaluation)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cert.coordination import strategies
@@ -15,13 +17,24 @@ from cert.coordination.measurement import TaskMeasurer
 from cert.coordination.metrics import CoordinationMetrics, metrics_of
 from cert.coordination.prompts import PromptSet, load_prompts
 from cert.coordination.single_agent import MatchedAgent
+from cert.coordination.store import CachedChatClient, CachedEvaluator
 from cert.coordination.strategies.choice import MajorityChooser
 from cert.coordination.strategies.protocol import Strategy
 from cert.coordination.strategies.team import Agent, Team
-from cert.coordination.systems import TeamSystem
+from cert.coordination.suite import (
+    CoordinationReport,
+    Estimate,
+    Progress,
+    SuitePlan,
+    measure_suite,
+    rehearse,
+)
+from cert.coordination.suite.kept import kept
+from cert.coordination.systems import System, TeamSystem
 from cert.coordination.types import Task
-from cert.core.errors import InputError
+from cert.core.errors import BudgetExceededError, InputError
 from cert.core.events import CoordinationMeasured, EventHub, default_hub
+from cert.core.money import micro_dollars
 
 __all__ = ["CoordinationOrchestrator"]
 
@@ -194,3 +207,125 @@ class CoordinationOrchestrator:
             )
         )
         return metrics
+
+    def plan(
+        self,
+        tasks: Sequence[str | Task],
+        systems: Sequence[str | Strategy | System] = ("parallel",),
+        *,
+        num_agents: int = 3,
+        **options: Any,
+    ) -> SuitePlan:
+        """Return the plan of a suite.
+
+        Args:
+            tasks: one or more.
+            systems: strategies by name, such as ``debate`` or ``debate(rounds=1)``, strategies, or systems of
+                the user's own.
+            num_agents: of each team, and independent agents beside it.
+            **options: of the `SuitePlan`.
+
+        Raises:
+            InputError: an unknown strategy, names that occur twice, a number out of range.
+        """
+        made = [self._system(system, num_agents) for system in systems]
+        return SuitePlan(
+            tasks=[Task.of(task) for task in tasks], systems=made, num_agents=num_agents, **options
+        )
+
+    async def estimate(self, plan: SuitePlan, output_tokens: int = 250) -> Estimate:
+        """Estimate what a suite costs, asking nobody; see `cert.coordination.suite.rehearse`."""
+        return await rehearse(plan, self._suite_measurer(plan), self.evaluator, output_tokens)
+
+    async def measure_suite(
+        self,
+        tasks: Sequence[str | Task] | SuitePlan,
+        systems: Sequence[str | Strategy | System] = ("parallel",),
+        *,
+        num_agents: int = 3,
+        output_tokens: int = 250,
+        on_progress: Callable[[Progress], object] | None = None,
+        **options: Any,
+    ) -> CoordinationReport:
+        """Measure systems on many tasks and say of each whether it is worth it.
+
+        Everything that is paid for is kept in the baseline measurer's store. A suite that was killed, run
+        again with the same arguments, goes on where it was; with another name of the ``run`` it starts anew
+        and shares the baseline alone.
+
+        Args:
+            tasks: one or more, or a plan with all that follows.
+            systems: as of `plan`.
+            num_agents: as of `plan`.
+            output_tokens: expected of each answer, for the estimate of the cost.
+            on_progress: told after each measurement.
+            **options: of the `SuitePlan`.
+
+        Raises:
+            BudgetExceededError: the estimate is above ``max_cost``; nothing was asked.
+            InputError: as `plan`.
+            CertError: the run cannot go on; what was paid for is kept.
+        """
+        plan = (
+            tasks
+            if isinstance(tasks, SuitePlan)
+            else self.plan(tasks, systems, num_agents=num_agents, **options)
+        )
+        started = time.monotonic()
+        store = self.baseline_measurer.store
+        estimate = await self.estimate(plan, output_tokens)
+        if plan.max_cost is not None and estimate.expected > plan.max_cost:
+            raise BudgetExceededError(
+                f"the suite would cost about ${estimate.expected}, and at most ${plan.max_cost} may be spent",
+                hint="fewer tasks, systems or agents, a cheaper model, or a higher limit",
+                context={"expected": str(estimate.expected), "max_cost": str(plan.max_cost)},
+            )
+        run = plan.named(self.evaluator.identity, self.baseline_measurer.scope)
+        clients: dict[int, CachedChatClient] = {}
+        report = await measure_suite(
+            plan,
+            self._suite_measurer(
+                plan, ObservedEvaluator(CachedEvaluator(self.evaluator.inner, store, scope=run), self.hub)
+            ),
+            [kept(system, store, run, clients) for system in plan.systems],
+            store,
+            run=run,
+            estimate=estimate,
+            on_progress=on_progress,
+        )
+        await self._tell(report, time.monotonic() - started)
+        return report
+
+    def _system(self, system: str | Strategy | System, num_agents: int) -> System:
+        if isinstance(system, str):
+            name, parameters = strategies.parse(system)
+            made = self.strategy_system(name, num_agents, **parameters)
+            return replace(made, label=system) if parameters else made
+        if isinstance(system, System):
+            return system
+        return self.strategy_system(system, num_agents)
+
+    def _suite_measurer(self, plan: SuitePlan, evaluator: Evaluator | None = None) -> TaskMeasurer:
+        return self.measurer(
+            replicates=plan.replicates,
+            baseline_replicates=plan.baseline_replicates,
+            parts=self.evaluator.free if plan.parts is None else plan.parts,
+            evaluator=evaluator,
+        )
+
+    async def _tell(self, report: CoordinationReport, seconds: float) -> None:
+        for found in report.findings:
+            ratio = found.decision.ratio.value
+            await self.hub.deliver_async(
+                CoordinationMeasured(
+                    system=found.system,
+                    verdict=found.verdict,
+                    tasks=found.tasks,
+                    missing=found.missing,
+                    gamma_budget=ratio,
+                    team_micro_dollars=micro_dollars(found.team.cost or 0),
+                    single_micro_dollars=micro_dollars(found.single.cost or 0),
+                    judge_micro_dollars=micro_dollars(found.judge_cost),
+                    seconds=seconds,
+                )
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cert.coordination.chat import ChatClient, Usage
 from cert.coordination.strategies.protocol import Strategy
@@ -44,6 +44,7 @@ class Answer:
     transcript: Transcript | None = None
 
 
+@runtime_checkable
 class System(Protocol):
     """Answers tasks. Safe for many tasks of one event loop at once."""
 

@@ -6,7 +6,7 @@ from cert.coordination.strategies.debate import Debate
 from cert.coordination.strategies.discussion import Discussion
 from cert.coordination.strategies.parallel import Parallel
 from cert.coordination.strategies.protocol import Strategy
-from cert.coordination.strategies.registry import get, names, register
+from cert.coordination.strategies.registry import get, names, parse, register
 from cert.coordination.strategies.sequential import Sequential
 from cert.coordination.strategies.team import Agent, Team
 from cert.coordination.strategies.vote import Vote
@@ -26,5 +26,6 @@ __all__ = [
     "Vote",
     "get",
     "names",
+    "parse",
     "register",
 ]

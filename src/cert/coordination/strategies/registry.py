@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,7 @@ from cert.coordination.strategies.sequential import Sequential
 from cert.coordination.strategies.vote import Vote
 from cert.core.errors import InputError
 
-__all__ = ["get", "names", "register"]
+__all__ = ["get", "names", "parse", "register"]
 
 _makers: dict[str, Callable[..., Strategy]] = {
     made.name: made for made in (Sequential, Parallel, Debate, Vote, BestOfN)
@@ -46,6 +48,27 @@ def get(name: str, **parameters: Any) -> Strategy:
         known = ", ".join(signature.parameters) or "none"
         raise InputError(f"{name}: {error}", hint=f"its parameters are: {known}") from None
     return make(**parameters)
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the parameters of a strategy as people write it: ``debate(rounds=1)``.
+
+    Raises:
+        InputError: it is not of this form, or a value is no number, string, true or false.
+    """
+    found = re.fullmatch(r"\s*(?P<name>[\w-]+)\s*(?:\((?P<told>.*)\))?\s*", text)
+    if found is None:
+        raise InputError(f"{text!r} is no strategy", hint="such as vote or debate(rounds=1)")
+    parameters: dict[str, Any] = {}
+    for part in filter(str.strip, (found["told"] or "").split(",")):
+        name, separator, value = part.partition("=")
+        try:
+            parameters[name.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            separator = ""
+        if not separator:
+            raise InputError(f"{text!r}: {part.strip()!r} is no parameter", hint="such as rounds=1")
+    return found["name"], parameters
 
 
 def register(name: str, make: Callable[..., Strategy], *, replace: bool = False) -> None:
