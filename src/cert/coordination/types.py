@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -210,3 +211,14 @@ class Evaluation:
             raise InputError(f"a score is in [0, 1], not {self.score}")
         if (self.score is None) == (self.missing is None):
             raise InputError("an evaluation has a score or says why it is missing")
+
+
+def __getattr__(name: str) -> Any:
+    """Find the types of the version 4 documents that are made of others, and so stand in their own modules."""
+    homes = {
+        "BaselineMeasurement": "cert.coordination.baseline",
+        "CoordinationMetrics": "cert.coordination.metrics",
+    }
+    if name in homes:
+        return getattr(importlib.import_module(homes[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
