@@ -214,7 +214,7 @@ class Evaluation:
 
 
 def __getattr__(name: str) -> Any:
-    """Find the types of the version 4 documents that are made of others, and so stand in their own modules."""
+    """Find the types of version 4 that are made of others, and so stand in modules of their own."""
     homes = {
         "BaselineMeasurement": "cert.coordination.baseline",
         "CoordinationMetrics": "cert.coordination.metrics",
