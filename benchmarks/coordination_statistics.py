@@ -194,15 +194,15 @@ def biases(agents: int, system: Qualities, count: int) -> dict[str, Any]:
     """Return the means of ω and its twins over simulations of 50 tasks, all of which should be 0."""
     rows = []
     for drawn, _ in simulations(replace(system, agents=agents), 50, count):
-        other = np.random.default_rng(int(drawn.agents.sum() * 1e6)).random(drawn.agents[:, 0].shape)
-        judge = np.clip(drawn.agents[:, 0] + 0.2 * (other - 0.5), 0, 1)
+        # All samples of a task are equally good here, so that another judge's scores of them are its own noise.
+        other = np.random.default_rng((SEED, len(rows))).random(drawn.agents[:, 0].shape)
         rows.append(
             (
                 omega(drawn.coordinated, drawn.agents).value,
                 omega_bias(agent_spread(drawn.agents), agents),
                 omega_best_agent(drawn.coordinated, drawn.agents).value,
                 omega_best_agent(drawn.coordinated, drawn.agents, scope="suite").value,
-                omega_best_sample(drawn.coordinated, drawn.agents[:, 0], judge).value,
+                omega_best_sample(drawn.coordinated, drawn.agents[:, 0], other).value,
             )
         )
     values = np.array(rows, dtype=np.float64)
