@@ -83,7 +83,8 @@ class Answer:
     def _json(self) -> bytes:
         if self._reply.status >= 400 or self._reply.fault == "error_inside":
             status = 500 if self._reply.status < 400 else self._reply.status
-            return json.dumps(self._dialect.error(status, self._reply, self._request_id)).encode()
+            told = self._dialect.error(status, self._reply, self._request_id)
+            return json.dumps(self._rewritten(told)).encode()
         if self._reply.raw is not None:
             return self._reply.raw
         answer = self._dialect.answer(self._body, self._answer, self._whole, self._number)

@@ -79,7 +79,7 @@ class Reply:
             a stream.
         cache_read, cache_write: tokens of the prompt that come from, or go into, the vendor's cache, of at
             most its length together.
-        rewrite: changes the body of the answer, or each event of a stream, before it is sent.
+        rewrite: changes the body of the answer or error, or each event of a stream, before it is sent.
         raw: the body as it is sent, whatever was asked.
         billed: whether the vendor charges for it; by default if an answer was generated, also one that does
             not arrive.

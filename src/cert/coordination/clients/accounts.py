@@ -17,6 +17,7 @@ from cert.core.money import dollars
 __all__ = ["CostAccounts", "CostStats"]
 
 _HOURS_KEPT = 7 * 24
+_NAMES_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,8 @@ class CostStats:
 
     Attributes:
         total: of all completions.
-        by_agent: the same for each agent, with ``None`` for calls on nobody's account.
+        by_agent: the same for each agent, with ``None`` for calls on nobody's account; beyond the first
+            thousand names all together as ``other``.
         by_hour: the same for each hour of the last seven days that had any, by its beginning in UTC
             (``2026-11-25T22:00Z``).
         completions: their number.
@@ -68,6 +70,8 @@ class CostAccounts:
         """Book a completion."""
         hour = f"{self._time():%Y-%m-%dT%H}:00Z"
         with self._lock:
+            if agent not in self._by_agent and len(self._by_agent) >= _NAMES_KEPT:
+                agent = "other"
             self._completions += 1
             self._by_agent[agent] += micro_dollars
             self._usage[agent] = self._usage.get(agent, Usage()) + usage

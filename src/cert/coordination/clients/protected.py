@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from cert.coordination.clients.limits import Protection
 from cert.coordination.clients.prices import Pricing, now
 from cert.coordination.clients.sizes import input_tokens_at_most, likely_tokens
 from cert.core.errors import CertError, ConfigurationError, InputError
-from cert.core.resilience import Demand, ResilienceStack, current_attempt, surely_unbilled, transient
+from cert.core.resilience import Demand, ResilienceStack, surely_unbilled, transient
 
 __all__ = ["Answer", "ProtectedChatClient"]
 
@@ -117,11 +118,13 @@ class ProtectedChatClient(ABC):
         self._check(request)
         most = self.most(request)
         demand = Demand(tokens=likely_tokens(request), micro_dollars=most, agent=agent, cost=_cost_of)
+        # Those of the stack count as well what breaker and limits refused.
+        sent = itertools.count(1)
         return await self._stack.call_async(
-            lambda: self._attempt(request, agent, most), demand, seconds=timeout
+            lambda: self._attempt(request, agent, most, next(sent)), demand, seconds=timeout
         )
 
-    async def _attempt(self, request: ChatRequest, agent: str | None, most: int) -> Completion:
+    async def _attempt(self, request: ChatRequest, agent: str | None, most: int, number: int) -> Completion:
         began = self._clock.monotonic()
         try:
             answer = await self._ask(request)
@@ -129,7 +132,7 @@ class ProtectedChatClient(ABC):
             if not _unbilled(error):
                 self._accounts.book_unanswered(most)
             raise
-        cost, attempt = self.cost(answer.usage), current_attempt()
+        cost = self.cost(answer.usage)
         self._accounts.book(agent, answer.usage, cost)
         return Completion(
             text=answer.text,
@@ -138,7 +141,7 @@ class ProtectedChatClient(ABC):
             cost_micro_dollars=cost,
             latency_seconds=self._clock.monotonic() - began,
             finish=answer.finish,
-            attempts=attempt.number if attempt else 1,
+            attempts=number,
             structured=answer.structured,
             generation=answer.generation,
         )
