@@ -173,7 +173,8 @@ class Capabilities:
         max_top_logprobs: the largest K, ``None`` for no limit.
         logprobs_mode: whether log-probabilities are of the raw distribution or of what sampling made of it.
         generates: new text can be generated; stored records cannot.
-        scores: a given text can be scored.
+        scores: a given text can be scored: ``scores_plain`` one after plain text, ``scores_chats`` one after
+            messages.
         streams: tokens are told as they come; else a generation comes in one block.
         plain_prompts, chat: plain text can be continued; messages can be answered.
         token_ids: the ids of tokens are the model's own.
@@ -185,6 +186,8 @@ class Capabilities:
     logprobs_mode: LogprobsMode
     generates: bool = True
     scores: bool = True
+    scores_plain: bool = True
+    scores_chats: bool = True
     streams: bool = True
     plain_prompts: bool = True
     chat: bool = True

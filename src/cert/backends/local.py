@@ -131,6 +131,7 @@ class LocalBackend(Backend):
             logprobs="full",
             max_top_logprobs=self._identity.vocab_size,
             logprobs_mode="raw",
+            scores_chats=bool(self.tokenizer.chat_template),
             chat=bool(self.tokenizer.chat_template),
         )
 

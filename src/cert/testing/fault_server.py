@@ -99,9 +99,10 @@ class FaultServer:
         known: Iterable[Token] = (),
     ) -> None:
         self._flavour = FLAVOURS[flavour] if isinstance(flavour, str) else flavour
+        known = tuple(known)
         self._dialects: Mapping[str, Dialect] = {
             "/v1/messages": ANTHROPIC,
-            "/v1/chat/completions": chat_completions(self._flavour),
+            "/v1/chat/completions": chat_completions(self._flavour, known),
             "/v1/completions": completions(self._flavour, known),
         }
         self._otherwise = otherwise or ok()

@@ -37,6 +37,7 @@ class Flavour:
         skips_parts: parts of a character but the last are not listed.
         processed: what changes its log-probabilities: ``temperature``, ``top_p``.
         echo: fewest new tokens with which a prompt can be echoed with log-probabilities, ``None`` for never.
+        prompt_logprobs: chats give log-probabilities of their prompt when asked.
         takes_top_k: sampling by top_k is known.
         fingerprint: of its answers.
     """
@@ -57,6 +58,7 @@ class Flavour:
     skips_parts: bool = False
     processed: frozenset[str] = frozenset()
     echo: int | None = None
+    prompt_logprobs: bool = False
     takes_top_k: bool = True
     fingerprint: str | None = None
 
@@ -108,6 +110,7 @@ FLAVOURS: Mapping[str, Flavour] = {
             lists_stop=True,
             shows_bytes="of_text",
             echo=0,
+            prompt_logprobs=True,
         ),
         Flavour(
             name="sglang",

@@ -159,6 +159,42 @@ class _OpenAI(Dialect):
 class _ChatCompletions(_OpenAI):
     kind = "chat.completion"
 
+    def __init__(self, flavour: Flavour, known: Iterable[Token] = ()) -> None:
+        super().__init__(flavour)
+        self._known = {token.text: token for token in known}
+
+    def answer(self, body: Mapping[str, Any], reply: Reply, whole: bool, number: int) -> Any:
+        data = super().answer(body, reply, whole, number)
+        count = body.get("prompt_logprobs")
+        if count is None or not self._flavour.prompt_logprobs:
+            return data
+        return data | {"prompt_logprobs": [None, *(self._read(t, count) for t in self._prompted(body)[1:])]}
+
+    def usage(self, body: Mapping[str, Any], tokens: tuple[Token, ...]) -> Usage:
+        usage = super().usage(body, tokens)
+        return (
+            replace(usage, input_tokens=len(self._prompted(body))) if self._flavour.prompt_logprobs else usage
+        )
+
+    def _prompted(self, body: Mapping[str, Any]) -> list[Token]:
+        """Return the tokens of the messages, with a template around them."""
+        tokens: list[Token] = []
+        for message in body["messages"]:
+            content = str(message.get("content") or "")
+            words = [self._known.get(piece, Token(piece)) for piece in split(content)]
+            tokens += [Token(f"<|{message.get('role')}|>"), *words, Token(self._flavour.stop_text)]
+        if body.get("continue_final_message"):
+            return tokens[:-1]
+        return [*tokens, Token("<|assistant|>")] if body.get("add_generation_prompt", True) else tokens
+
+    def _read(self, token: Token, count: int) -> dict[str, dict[str, Any]]:
+        """Return what stands for a token that was given: itself first, then the likeliest."""
+        listed = dict([(token.text, token.logprob), *token.candidates(min(count, self._flavour.most))])
+        return {
+            str(_IDS.setdefault(text, len(_IDS))): {"logprob": logprob, "decoded_token": text}
+            for text, logprob in listed.items()
+        }
+
     def _own_problem(self, body: Mapping[str, Any]) -> str | None:
         top = body.get("top_logprobs")
         if top is None:
@@ -280,9 +316,9 @@ class _Completions(_OpenAI):
         return {token.text: token.logprob} | listed if self._flavour.columns_keep_chosen else listed
 
 
-def chat_completions(flavour: Flavour) -> Dialect:
-    """``POST /v1/chat/completions`` with the habits of a server."""
-    return _ChatCompletions(flavour)
+def chat_completions(flavour: Flavour, known: Iterable[Token] = ()) -> Dialect:
+    """``POST /v1/chat/completions`` with the habits of a server; ``known`` as `FaultServer` takes it."""
+    return _ChatCompletions(flavour, known)
 
 
 def completions(flavour: Flavour, known: Iterable[Token] = ()) -> Dialect:

@@ -484,8 +484,10 @@ def test_only_what_follows_the_prompt_is_scored(serve):
     [
         (ScoreRequest("The tow", completion="er is"), InputError),
         (ScoreRequest("", completion="a"), InputError),
-        (ScoreRequest(CHAT, completion="a"), InputError),
+        (ScoreRequest((), completion="a"), InputError),
         (ScoreRequest("a", token_ids=(1, 2)), InputError),
+        (ScoreRequest(CHAT, token_ids=(1, 2)), InputError),
+        (ScoreRequest(CHAT, completion="a", top_logprobs=50), ConfigurationError),
         (ScoreRequest("a", completion="b", top_logprobs=50), ConfigurationError),
     ],
 )
@@ -494,6 +496,79 @@ def test_texts_that_cannot_be_scored_are_refused(serve, request_, kind):
     _, backend = serve()
     with pytest.raises(kind):
         backend.score(request_)
+
+
+def position(*tokens: tuple[str, float]) -> dict[str, Any]:
+    """One position of vLLM's ``prompt_logprobs``: the token that stands there, then the likeliest."""
+    return {str(abs(hash(text))): {"logprob": p, "decoded_token": text} for text, p in tokens}
+
+
+def prompted(*positions: Any) -> Callable[[Any], Any]:
+    def rewrite(data: Any) -> Any:
+        if "prompt_logprobs" in data:
+            data["prompt_logprobs"] = [None, *positions]
+        data["usage"]["prompt_tokens"] = 2
+        return data
+
+    return rewrite
+
+
+HEAD = position(("<|user|>", -0.1))
+
+
+def test_an_answer_to_messages_is_scored_without_the_messages(serve):
+    """The question's own surprise says nothing about the answer, and the answer's ids are the model's own."""
+    answer = (
+        position((" in", -2.0), (" at", -0.5), (" on", -1.5)),
+        position((" Paris", -0.2), (" it", -3.0)),
+    )
+    reply = replace(ok("x"), rewrite=prompted(HEAD, *answer))
+    server, backend = serve(reply, reply)
+    scored = backend.score(ScoreRequest(CHAT, completion=" in Paris", top_logprobs=2))
+    assert scored.tokens == (" in", " Paris")
+    assert scored.token_ids_known
+    assert scored.steps.logprob.tolist() == [-2.0, -0.2]
+    # The sampled token is listed besides the K likeliest, and takes nobody's place.
+    assert scored.steps.top_logprobs.tolist() == [[-0.5, -1.5], [-0.2, -3.0]]
+    opening, whole = (request.body for request in server.requests[-2:])
+    assert opening["messages"] == whole["messages"][:-1]
+    assert whole["messages"][-1] == {"role": "assistant", "content": " in Paris"}
+    assert (whole["continue_final_message"], whole["add_generation_prompt"]) == (True, False)
+    assert (whole["prompt_logprobs"], whole["max_tokens"]) == (2, 1)
+
+
+def test_parts_of_characters_in_a_scored_answer_share_its_span(serve):
+    """Snow that is three tokens has three numbers and one place in the text."""
+    parts = [position(("\ufffd", -0.3)), position(("\ufffd", -0.2)), position(("", -0.1))]
+    reply = replace(ok("x"), rewrite=prompted(HEAD, position(("a", -1.0)), *parts, position(("!", -0.4))))
+    _, backend = serve(reply, reply)
+    scored = backend.score(ScoreRequest(CHAT, completion="a☃!", top_logprobs=1))
+    assert scored.text == "a☃!"
+    assert scored.steps.logprob.tolist() == [-1.0, -0.3, -0.2, -0.1, -0.4]
+    assert scored.tokens[0] == "a"
+    assert scored.tokens[-1] == "!"
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "kind", "says"),
+    [
+        (prompted(HEAD, position(("inParis", -1.0))), InputError, "chat template"),
+        (prompted(HEAD, position(("> in", -1.0)), position((" Paris", -1.0))), InputError, "chat template"),
+        (prompted(HEAD, None, position((" Paris", -1.0))), UpstreamProtocolError, "a part of the text"),
+        (prompted(HEAD, {"x": {"logprob": -1.0, "decoded_token": "in"}}), UpstreamProtocolError, "no number"),
+        (prompted(HEAD, position((" in Paris", 0.5))), UpstreamProtocolError, "above 0"),
+        (lambda data: data | {"prompt_logprobs": None}, UpstreamProtocolError, "no log-probabilities"),
+        (lambda data: data | {"prompt_logprobs": 5}, UpstreamProtocolError, "cannot be read"),
+        (lambda data: data | {"usage": None}, UpstreamProtocolError, "how many tokens"),
+        (lambda data: {"error": {"message": "x", "code": 500}}, UpstreamProtocolError, "something failed"),
+    ],
+)
+def test_an_answer_that_the_server_reads_otherwise_is_not_scored(serve, rewrite, kind, says):
+    """Numbers of the template's own tokens, or of another text, would be given as those of the answer."""
+    reply = replace(ok("x"), rewrite=rewrite)
+    _, backend = serve(reply, reply)
+    with pytest.raises(kind, match=says):
+        backend.score(ScoreRequest(CHAT, completion=" in Paris", top_logprobs=2))
 
 
 # --- many at once, the end, and the key ---

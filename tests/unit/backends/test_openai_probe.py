@@ -46,13 +46,13 @@ def flavoured(name: str, **changes: Any) -> Flavour:
     [
         (
             "openai",
-            {"plain": False, "max_top_logprobs": 20, "mode": "raw", "scores": False, "token_ids": False},
+            {"plain": False, "max_top_logprobs": 20, "mode": "raw", "scores": False, "scores_chats": False},
         ),
         (
             "vllm",
-            {"plain": True, "max_top_logprobs": 20, "mode": "raw", "scores": True, "context_window": 4096},
+            {"plain": True, "max_top_logprobs": 20, "mode": "raw", "scores": True, "scores_chats": True},
         ),
-        ("sglang", {"plain": True, "max_top_logprobs": 20, "mode": "processed", "scores": True}),
+        ("sglang", {"mode": "processed", "scores": True, "scores_chats": False, "context_window": 4096}),
         (
             "llama.cpp",
             {"plain": True, "mode": "raw", "scores": False, "token_ids": True, "vocab_size": 50_000},
@@ -131,6 +131,9 @@ def test_an_unknown_server_is_taken_for_nothing_special():
     profile = probed(flavoured("vllm", owner="somebody", extra=None))
     assert profile.dialect.name == "openai-compatible"
     assert (profile.mode, profile.max_top_logprobs, profile.scores) == ("raw", 20, True)
+    assert profile.scores_chats
+    older = flavoured("vllm", owner="somebody", extra=None, prompt_logprobs=False)
+    assert not probed(older).scores_chats
 
 
 def test_without_a_probe_the_dialect_is_believed_and_nothing_called_raw():

@@ -25,6 +25,7 @@ from cert.backends.base import (
 )
 from cert.backends.control import Control, Ending
 from cert.backends.openai_server.address import PREFIX, checked_url
+from cert.backends.openai_server.chat_scoring import answer_body, opening_body, read_answer, tokens_before
 from cert.backends.openai_server.checks import check_generation, check_score
 from cert.backends.openai_server.dialects import dialect_named
 from cert.backends.openai_server.flight import Flight
@@ -177,7 +178,7 @@ class OpenAIBackend(Backend):
         return self._lanes.begin(flight, lambda: self._generate(request, flight))
 
     def begin_score(self, request: ScoreRequest, control: Control | None = None) -> Future[Generation]:
-        """Take one text that follows a plain prompt; see `Backend.begin_score`.
+        """Take one text that follows a plain prompt or messages; see `Backend.begin_score`.
 
         The server cuts prompt and text into tokens together.
         """
@@ -223,17 +224,30 @@ class OpenAIBackend(Backend):
         flight.started = time.perf_counter()
         profile = await self._probed()
         check_score(request, profile)
-        body = score_body(request, self._model, profile.dialect.echo_tokens or 0)
         options = self._options(request.top_logprobs, profile)
-        texts = [*prompt_texts(request.prompt), request.completion or ""]
-
-        async def send() -> ApiRecord:
-            return read_score(await self._transport().complete(body, texts), request, options)
-
-        record = await self._call(request, flight, send)
+        if isinstance(request.prompt, str):
+            body = score_body(request, self._model, profile.dialect.echo_tokens or 0)
+            record = await self._read(request, flight, body, lambda data: read_score(data, request, options))
+        else:
+            opening = opening_body(request, self._model)
+            before: int = await self._read(request, flight, opening, tokens_before)
+            body = answer_body(request, self._model)
+            record = await self._read(
+                request, flight, body, lambda data: read_answer(data, before, request, options)
+            )
         scored = self._generation(flight, record, "given")
         # Nothing that sampling does was asked for; that nothing was done is sure of raw servers alone.
         return scored if profile.mode == "raw" else replace(scored, logprobs_mode="unknown")
+
+    async def _read(
+        self, request: ScoreRequest, flight: Flight, body: Mapping[str, Any], read: Callable[[bytes], Any]
+    ) -> Any:
+        texts = [*prompt_texts(request.prompt), request.completion or ""]
+
+        async def send() -> Any:
+            return read(await self._transport().complete(body, texts))
+
+        return await self._call(request, flight, send)
 
     def _options(self, top_k: int, profile: Profile) -> ReadOptions:
         return ReadOptions(

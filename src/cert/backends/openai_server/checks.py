@@ -38,14 +38,24 @@ def check_score(request: ScoreRequest, profile: Profile) -> None:
     """Refuse what the server cannot score.
 
     Raises:
-        ConfigurationError: it scores nothing, or lists fewer candidates.
+        ConfigurationError: it scores nothing, or nothing of this kind, or lists fewer candidates.
+        InputError: token ids, for which no tokenizer is at hand; no prompt.
     """
-    if not profile.scores:
+    plain = isinstance(request.prompt, str)
+    if not (profile.scores if plain else profile.scores_chats):
         raise ConfigurationError(
-            f"the server ({profile.dialect.name}) cannot score a given text",
-            hint="use a server that echoes log-probabilities, such as vLLM, or the model in process",
-            context={"missing": "scores"},
+            f"the server ({profile.dialect.name}) cannot score "
+            + ("a given text" if plain else "an answer to messages"),
+            hint="use a server that gives log-probabilities of prompts (vLLM), or the model in process",
+            context={"missing": "scores" if plain else "scores_chats"},
         )
+    if request.completion is None:
+        raise InputError(
+            "a server cannot score token ids, only a text", hint="use the model in process to score them"
+        )
+    if not request.prompt:
+        nothing = "the prompt is empty" if plain else "there are no messages"
+        raise InputError(f"{nothing}, so the first token of the text would not be measured")
     _check_count(request.top_logprobs, profile)
 
 

@@ -32,6 +32,7 @@ class Dialect:
         chosen_takes_a_place: see `cert.backends.api_records.ReadOptions`.
         echo_tokens: new tokens to ask for when a given text is to be scored by ``echo``; ``None`` where that
             gives no log-probabilities.
+        prompt_logprobs: chats give log-probabilities of their prompt, so that an answer can be scored.
         mode: of log-probabilities, unless the server was started otherwise.
         note: its quirks.
         sources: where this was read.
@@ -48,6 +49,7 @@ class Dialect:
     largest_seed: int = 2**63 - 1
     chosen_takes_a_place: bool = False
     echo_tokens: int | None = None
+    prompt_logprobs: bool = False
     mode: LogprobsMode = "unknown"
     note: str = field(default="", repr=False)
     sources: tuple[str, ...] = field(default=(), repr=False)
@@ -58,6 +60,7 @@ VLLM = Dialect(
     owners=("vllm",),
     chosen_takes_a_place=True,
     echo_tokens=0,
+    prompt_logprobs=True,
     mode="raw",
     note=(
         "The engine's --logprobs-mode decides raw (default) or processed; --max-logprobs allows 20 unless "
@@ -147,6 +150,7 @@ GENERIC = Dialect(
     top_k=False,
     chosen_takes_a_place=True,
     echo_tokens=1,
+    prompt_logprobs=True,
     note="A server of an unknown kind: all that the probe does not show is taken as missing.",
 )
 

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from cert.backends.api_records import ApiRecord, ReadOptions, RecordBuilder, read_response
-from cert.backends.base import Capabilities, LogprobsMode, ScoreRequest
+from cert.backends.base import Capabilities, LogprobsMode, Message, ScoreRequest
+from cert.backends.openai_server.chat_scoring import answer_body, opening_body, read_answer, tokens_before
 from cert.backends.openai_server.dialects import GENERIC, Dialect, dialect_of_owner
 from cert.backends.openai_server.wire import read_score, score_body
 from cert.core.errors import (
@@ -65,7 +66,7 @@ class Profile:
         ask_at_most: candidates that it accepts to be asked for.
         mode: raw or processed, or unknown.
         streams: events carry log-probabilities.
-        scores: a given text can be scored.
+        scores, scores_chats: a text that follows a plain prompt, or messages, can be scored.
         token_ids: tokens come with ids.
         vocab_size, context_window: where it says so.
         fingerprint: of its configuration.
@@ -80,6 +81,7 @@ class Profile:
     mode: LogprobsMode
     streams: bool
     scores: bool
+    scores_chats: bool = False
     token_ids: bool = False
     vocab_size: int | None = None
     context_window: int | None = None
@@ -93,7 +95,9 @@ class Profile:
             logprobs="top_k" if self.max_top_logprobs else "chosen",
             max_top_logprobs=self.max_top_logprobs,
             logprobs_mode=self.mode,
-            scores=self.scores,
+            scores=self.scores or self.scores_chats,
+            scores_plain=self.scores,
+            scores_chats=self.scores_chats,
             streams=self.streams,
             plain_prompts=self.plain,
             chat=self.chat,
@@ -113,6 +117,7 @@ def stated_profile(dialect: Dialect) -> Profile:
         mode="unknown",
         streams=True,
         scores=dialect.echo_tokens is not None,
+        scores_chats=dialect.prompt_logprobs,
         probed=False,
     )
 
@@ -182,6 +187,7 @@ class _Probe:
             mode=await self._mode(form),
             streams=await self._streams(form),
             scores=await self._scores(),
+            scores_chats=chat is not None and await self._scores_chats(),
             token_ids=record.token_ids_known,
             vocab_size=_whole(meta.get("n_vocab")),
             context_window=card.max_model_len or _whole(meta.get("n_ctx")) or _whole(meta.get("n_ctx_train")),
@@ -283,7 +289,25 @@ class _Probe:
             _reraise_unless_missing(error)
             return False
         # Some servers leave the numbers out, some echo the text alone.
-        return len(record.steps) > 0 and not bool(np.isnan(record.steps.logprob).any())
+        return _measured(record)
+
+    async def _scores_chats(self) -> bool:
+        if not self._dialect.prompt_logprobs:
+            return False
+        messages = tuple(Message(**message) for message in _MESSAGES)
+        request = ScoreRequest(messages, completion=_GIVEN.strip(), top_logprobs=1)
+        try:
+            before = tokens_before(await self._asking.whole(opening_body(request, self._model)))
+            answer = await self._asking.whole(answer_body(request, self._model))
+            record = read_answer(answer, before, request, ReadOptions(top_k=1))
+        except CertError as error:
+            _reraise_unless_missing(error)
+            return False
+        return _measured(record)
+
+
+def _measured(record: ApiRecord) -> bool:
+    return len(record.steps) > 0 and not bool(np.isnan(record.steps.logprob).any())
 
 
 def _reraise_unless_missing(error: CertError) -> None:

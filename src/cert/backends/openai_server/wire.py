@@ -57,19 +57,9 @@ def generation_body(
 
 
 def score_body(request: ScoreRequest, model: str, echo_tokens: int) -> dict[str, Any]:
-    """Return the body that has a plain text read by the model.
-
-    Raises:
-        InputError: it cannot be scored by a server: no tokenizer is at hand for ids or messages.
-    """
-    if not isinstance(request.prompt, str) or request.completion is None:
-        what = "token ids" if request.completion is None else "an answer to messages"
-        raise InputError(
-            f"a server cannot score {what}, only a text that follows a plain prompt",
-            hint="use the model in process to score it",
-        )
-    if not request.prompt:
-        raise InputError("the prompt is empty, so the first token of the text would not be measured")
+    """Return the body that has a text that follows a plain prompt read by the model."""
+    assert isinstance(request.prompt, str)
+    assert request.completion is not None
     return {
         "model": model,
         "prompt": request.prompt + request.completion,
