@@ -314,10 +314,16 @@ def refuse_unseen(backend: Backend, config: TrajectoryConfig) -> None:
     """Refuse a backend that cannot show what the config asks for, before the first request.
 
     Raises:
-        ConfigurationError: no log-probabilities, fewer candidates than K, or a threshold that this
-            vocabulary can never exceed.
+        ConfigurationError: it holds records alone, no log-probabilities, fewer candidates than K, or a
+            threshold that this vocabulary can never exceed.
     """
     capabilities, name = backend.capabilities, backend.identity.name
+    if not (capabilities.generates or capabilities.scores):
+        raise ConfigurationError(
+            f"'{name}' neither generates nor scores, so that there is nothing to watch",
+            hint="cert.trajectory.stored.analyze_stored(path) analyses what is stored",
+            context={"model": name, "missing": "generates"},
+        )
     if capabilities.logprobs == "none":
         raise ConfigurationError(
             f"'{name}' gives no log-probabilities, so that nothing can be measured",

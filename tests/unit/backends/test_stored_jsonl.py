@@ -11,7 +11,7 @@ import pytest
 
 from cert.backends import Generation, Message, Sampling
 from cert.backends.stored import StoredBackend, StoredItem, StoredOptions, read_stored
-from cert.core.errors import CertError, ConfigurationError, InputError
+from cert.core.errors import ConfigurationError, InputError
 
 WORDS = ("The", " sea", " is", " deep", ".")
 
@@ -304,9 +304,9 @@ def test_the_backend_of_a_file_reads_and_refuses_to_generate(tmp_path):
     assert len(list(backend.records())) == 1
     from cert.backends import GenerationRequest, ScoreRequest
 
-    with pytest.raises(InputError, match="stored records cannot generate"):
+    with pytest.raises(ConfigurationError, match="stored records cannot generate"):
         backend.generate(GenerationRequest("x"))
-    with pytest.raises(CertError, match="stored records cannot score"):
+    with pytest.raises(ConfigurationError, match="stored records cannot score"):
         backend.score(ScoreRequest("x", "y"))
 
 

@@ -18,7 +18,7 @@ from cert.backends.base import (
 from cert.backends.control import Control
 from cert.backends.stored.items import StoredFormat, StoredItem, StoredOptions, stored_identity
 from cert.backends.stored.reading import read_stored, stored_format
-from cert.core.errors import InputError
+from cert.core.errors import ConfigurationError
 
 __all__ = ["StoredBackend"]
 
@@ -56,6 +56,8 @@ class StoredBackend(Backend):
             logprobs_mode=self.options.logprobs_mode,
             generates=False,
             scores=False,
+            scores_plain=False,
+            scores_chats=False,
             streams=False,
             plain_prompts=False,
             chat=False,
@@ -71,7 +73,7 @@ class StoredBackend(Backend):
         """Refuse: there is no model.
 
         Raises:
-            InputError: always.
+            ConfigurationError: always.
         """
         del request, control
         self._refuse("generate")
@@ -80,12 +82,14 @@ class StoredBackend(Backend):
         """Refuse: there is no model.
 
         Raises:
-            InputError: always.
+            ConfigurationError: always.
         """
         del request, control
         self._refuse("score")
 
     def _refuse(self, what: str) -> NoReturn:
-        raise InputError(
-            f"stored records cannot {what}", hint="analyze_stored gives the signals of what is there"
+        raise ConfigurationError(
+            f"stored records cannot {what}",
+            hint="analyze_stored gives the signals of what is there",
+            context={"missing": f"{what}s"},
         )

@@ -87,6 +87,12 @@ class Stop(msgspec.Struct):
     entropy: Number
 
 
+class StoredConfig(msgspec.Struct):
+    """Of the settings, what the columns of an answer without tokens do not tell: K."""
+
+    top_k: Count = 0
+
+
 class Analysis(msgspec.Struct):
     """What is read of an analysis."""
 
@@ -105,6 +111,7 @@ class Analysis(msgspec.Struct):
     stop: Stop | None
     token_ids_known: bool = True
     stages: dict[str, float] = {}
+    config: StoredConfig = msgspec.field(default_factory=StoredConfig)
 
 
 _DECODER = msgspec.json.Decoder(Analysis)
@@ -164,7 +171,7 @@ def _steps(a: Analysis) -> TokenSteps:
     widths = {len(row) for column in columns[-3:] for row in column}
     if len({len(column) for column in columns}) != 1 or len(widths) > 1:
         raise record_error("the columns of the tokens differ in length")
-    shape = (len(a.top.id), widths.pop() if widths else 0)
+    shape = (len(a.top.id), widths.pop() if widths else a.config.top_k)
     lower, upper = _floats(a.tokens.entropy_lower), _floats(a.tokens.entropy_upper)
     return TokenSteps.build(
         token_ids=a.tokens.id,
