@@ -13,7 +13,8 @@ from typing import Any
 from cert.backends.base import Backend
 from cert.backends.control import Control, OnStep
 from cert.backends.loading import REFERENCE, LoadOptions, peek_vocab_size
-from cert.backends.opening import ServerOptions, is_server
+from cert.backends.opening import ServerOptions, is_server, open_backend
+from cert.core.errors import ConfigurationError
 from cert.core.events import EventHub
 from cert.trajectory.batches import Batches
 from cert.trajectory.engine import Call, HamiltonianEngine, refuse_unseen
@@ -42,10 +43,13 @@ class HamiltonianMonitor(Batches, Sampler):
         hub: hears of loads, analyses and their verdicts; the process's own by default.
 
     Raises:
-        ConfigurationError: a threshold that this model could never exceed, or more candidates than the
-            backend shows.
+        ConfigurationError: a threshold that this model could never exceed, more candidates than the
+            backend shows, a backend that holds records alone, or a server's name or options that cannot be
+            right. What only the server itself can tell, such as that it has no log-probabilities, is told
+            when it is first asked, before any prompt is sent to it: now with ``preload``.
         ResourceError: the model is not there, not safe or not loadable. Told now for a directory, and at
             the first use for a hub id (now with ``preload``).
+        DependencyMissingError: the package for models on servers is not installed.
     """
 
     def __init__(
@@ -68,7 +72,10 @@ class HamiltonianMonitor(Batches, Sampler):
             refuse_unseen(backend, self.config)
             self.resource = GivenBackend(backend, hub=hub)
         else:
-            if not is_server(named):
+            if is_server(named):
+                server = server or ServerOptions(top_logprobs=max(20, self.config.top_k))
+                self._check_unasked(named, options, server)
+            else:
                 self.config.check_vocabulary(peek_vocab_size(named, options or LoadOptions()))
             self.resource = HamiltonianModelResource(
                 named,
@@ -82,6 +89,21 @@ class HamiltonianMonitor(Batches, Sampler):
         )
         if preload:
             self.load()
+
+    def _check_unasked(self, name: str, options: LoadOptions | None, server: ServerOptions) -> None:
+        """Refuse what cannot be right whatever the server says."""
+        backend = open_backend(name, options, server=server)
+        try:
+            if not server.probe:
+                refuse_unseen(backend, self.config)
+            elif self.config.top_k > server.top_logprobs:
+                raise ConfigurationError(
+                    f"top_k is {self.config.top_k}, and the server is asked for {server.top_logprobs}",
+                    hint=f"ServerOptions(top_logprobs={self.config.top_k})",
+                )
+            self.config.check_vocabulary(server.vocab_size)
+        finally:
+            backend.close()
 
     # --- one ---
 
