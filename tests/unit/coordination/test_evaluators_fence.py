@@ -66,6 +66,7 @@ FENCE = re.compile(r"--- (begin|end) (.+) ([0-9a-f]{32}) ---")
 def sections_of(prompt: str) -> tuple[list[tuple[str, str]], list[str]]:
     """Read a prompt as its judge should: the sections, and the lines outside of them."""
     sections, outside, inside = [], [], None
+    body: list[str] = []
     for line in prompt.split("\n"):
         fence = FENCE.fullmatch(line)
         if inside is None:

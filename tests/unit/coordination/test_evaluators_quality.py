@@ -213,7 +213,7 @@ def test_repeats_are_draws_of_their_own():
     evaluation = asyncio.run(evaluator.evaluate(TASK, "Paris", draw="run-7"))
     assert [request.draw for request in client.requests] == [f"run-7/judge-0/repeat-{r}" for r in range(3)]
     assert len({request.prompt_sha256 for request in client.requests}) == 1
-    assert evaluation.score == pytest.approx(sum(evaluation.scores) / 3)
+    assert evaluation.score == pytest.approx((1.0 + (3 * 0.5 + 3) / 6 + 0.5) / 3)
     assert client.most_at_once == 3
     assert client.agents == ["judge"] * 3
 
@@ -251,7 +251,7 @@ def test_below_the_least_share_there_is_no_score():
     evaluation = evaluate(*replies, repeats=3, least_share=1 / 3)
     assert (evaluation.score, evaluation.scores) == (1.0, (1.0, None, None))
     missing = evaluate(*replies, repeats=3).missing
-    assert missing == "too few judgements: 1 of 3 (1 × upstream_timeout, 1 × no_tool_call)"
+    assert missing == "too_few_judgements (1 of 3: 1 × upstream_timeout, 1 × no_tool_call)"
 
 
 def test_half_of_the_judgements_are_enough_by_default():
@@ -362,6 +362,22 @@ def test_everything_that_changes_scores_is_in_the_identity():
     ]
     assert len({evaluator.identity for evaluator in made}) == len(made)
     assert QualityEvaluator(chat).identity == QualityEvaluator(chat).identity
+
+
+def test_a_rehearsal_asks_the_stand_ins():
+    """An estimate of the cost that asks the real judges costs what it is there to prevent."""
+    judges = [ScriptedChat(points(), model="one"), ScriptedChat(points(), model="two")]
+    evaluator = QualityEvaluator(judges[0], panel=judges[1:], repeats=2)
+    stand_ins = []
+
+    def stand_in(client):
+        stand_ins.append(ScriptedChat(otherwise="words", model=client.identity.model))
+        return stand_ins[-1]
+
+    rehearsed = evaluator.rehearsed(stand_in)
+    asyncio.run(rehearsed.evaluate(TASK, "Paris"))
+    assert [len(client.requests) for client in (*judges, *stand_ins)] == [0, 0, 2, 2]
+    assert rehearsed.identity == evaluator.identity
 
 
 def test_a_rubric_of_the_user_is_read_from_a_file(tmp_path):

@@ -27,14 +27,20 @@ class CallableEvaluator:
         function: ``(task, answer)``, sync or async. A sync one holds up the event loop while it runs; the
             answer is untrusted: do not execute code in it without a sandbox.
         name: of the function with its version, for records; by default its own.
+        free: the function asks no model, so that the estimate of a suite's cost can leave it out.
 
     Raises:
         ConfigurationError: neither has a name.
     """
 
     def __init__(
-        self, function: Callable[[Task, str], Grade | Awaitable[Grade]], *, name: str | None = None
+        self,
+        function: Callable[[Task, str], Grade | Awaitable[Grade]],
+        *,
+        name: str | None = None,
+        free: bool = False,
     ) -> None:
+        self.free = free
         self._function = function
         self._identity = f"callable({name or named(function)})"
 

@@ -92,7 +92,7 @@ class Panel:
         if there == 0 and len(counted) == 1:
             return next(iter(counted))
         each = ", ".join(f"{n} × {reason}" for reason, n in counted.most_common())
-        return f"too few judgements: {there} of {len(reasons)} ({each})"
+        return f"too_few_judgements ({there} of {len(reasons)}: {each})"
 
     def mean(self, values: Sequence[float | None]) -> float:
         """Return the mean of the judges' means, of those judges that said anything."""

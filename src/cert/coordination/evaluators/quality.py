@@ -78,12 +78,6 @@ class QualityEvaluator:
         twin._panel = replace(self._panel, judges=judges)
         return twin
 
-    def rehearsed(self, stand_in: Callable[[ChatClient], ChatClient]) -> QualityEvaluator:
-        """Return the same evaluator with other clients, for an estimate of what it would cost."""
-        twin = copy(self)
-        twin._panel = replace(self._panel, judges=tuple(map(stand_in, self._panel.judges)))
-        return twin
-
     async def evaluate(self, task: Task | str, answer: str, *, draw: str = "") -> Evaluation:
         """Evaluate one answer; all judgements are asked for at once.
 
