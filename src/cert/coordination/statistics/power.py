@@ -16,6 +16,7 @@ from cert.core.errors import InputError
 __all__ = ["discordance_spread", "minimum_detectable_effect", "tasks_for", "tasks_needed"]
 
 _LOST_TO_FEW: Final = 2.0
+_SMALLEST: Final = 1.0e-6
 
 
 def minimum_detectable_effect(found: Difference, margin: float = 0.0, power: float = 0.8) -> float | None:
@@ -68,7 +69,7 @@ def tasks_for(
     Raises:
         InputError: the effect is not above the margin.
     """
-    if not effect > margin:
+    if not effect > margin + _SMALLEST:
         raise InputError(f"an effect of {effect} is not above the margin of {margin}: no number finds it")
     z = normal_quantile((1.0 + level) / 2.0)
     return math.ceil(((z + normal_quantile(power)) * spread / (effect - margin)) ** 2 + z * z / 2.0)

@@ -26,6 +26,7 @@ from cert.core.errors import InputError
 __all__ = ["MARGIN", "Decision", "Rules", "decide", "decide_all"]
 
 MARGIN: Final = 0.025
+_SMALLEST: Final = 1.0e-4  # a hundredth of a point; no number of tasks tells less
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Rules:
             raise InputError(f"a margin is in [0, 1), not {self.margin}")
         if not (0.5 <= self.level < 1.0 and 0.5 <= self.power < 1.0):
             raise InputError("level and power are in [0.5, 1)")
-        if not self.margin < self.effect <= 1.0:
+        if not self.margin + _SMALLEST <= self.effect <= 1.0:
             raise InputError(f"the minimum effect, {self.effect}, is not above the margin, {self.margin}")
 
     @property
@@ -61,7 +62,7 @@ class Rules:
         """The minimum effect, its default filled in."""
         if self.minimum_effect is not None:
             return self.minimum_effect
-        return 2.0 * self.margin or 2.0 * MARGIN
+        return 2.0 * (self.margin or MARGIN)
 
 
 @dataclass(frozen=True, slots=True)
