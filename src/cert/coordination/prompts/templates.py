@@ -11,6 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
+from cert.coordination.evaluators.fence import neutral
 from cert.core.errors import ConfigurationError, InputError
 
 __all__ = ["ROLES", "Prompt", "PromptSet"]
@@ -55,6 +56,8 @@ class PromptSet:
     A slot is ``{name}``. Answers of agents are untrusted: they are filled in once and never read for slots,
     and each is wrapped in ``item``, whose ``{fence}`` is a word that none of the answers contains, so that
     no answer can pass for the end of itself. The same texts give the same fence: the prompt can be cached.
+    In an item with a fence, control tokens of chat templates are broken up, and what is invisible is written
+    out.
 
     Attributes:
         version: names the wording.
@@ -142,9 +145,11 @@ class PromptSet:
     def _text(self, value: str | Sequence[str], fence: str) -> str:
         if isinstance(value, str):
             return value
+        # The reference model's strings have no fence, and its answers go into them as they are.
+        shown = [neutral(answer) if "{fence}" in self.item else answer for answer in value]
         return "\n".join(
             _fill(self.item, {"answer": answer.strip(), "number": str(number), "fence": fence})
-            for number, answer in enumerate(value, 1)
+            for number, answer in enumerate(shown, 1)
         )
 
     def _name(self, role: str) -> str:
