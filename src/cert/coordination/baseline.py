@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import time
-from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
 
 from cert.coordination.chat import ChatClient, Usage
 from cert.coordination.evaluators.protocol import Evaluator
+from cert.coordination.gathering import all_to_their_end
 from cert.coordination.prompts import PromptSet, load_prompts
 from cert.coordination.store import CachedChatClient, CachedEvaluator, CacheStats, CompletionStore, open_store
 from cert.coordination.strategies.team import Agent, Team
@@ -22,8 +20,6 @@ from cert.core.errors import InputError
 from cert.core.money import dollars
 
 __all__ = ["BaselineMeasurement", "BaselineMeasurer", "BaselineSample"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,8 +240,8 @@ class BaselineMeasurer:
         if count < 1 or start < 0:
             raise InputError(f"a baseline has 1 sample or more, from 0 on, not {count} from {start}")
         task = Task.of(task)
-        return await _all_to_their_end(
-            [self._sample(task, number, evaluate) for number in range(start, start + count)]
+        return await all_to_their_end(
+            self._sample(task, number, evaluate) for number in range(start, start + count)
         )
 
     async def cache_stats(self) -> CacheStats:
@@ -289,14 +285,3 @@ class BaselineMeasurer:
         if response.text is not None and evaluate:
             evaluation = await self.evaluator.evaluate(task, response.text, draw=draw)
         return BaselineSample(replicate=replicate, response=response, evaluation=evaluation)
-
-
-async def _all_to_their_end(calls: Sequence[Coroutine[Any, Any, T]]) -> tuple[T, ...]:
-    # What was sent is paid for: where one of them ends the run, the store still gets what the others say.
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    results = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-        results.append(outcome)
-    return tuple(results)

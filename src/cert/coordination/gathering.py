@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
-__all__ = ["all_to_their_end"]
+__all__ = ["all_to_their_end", "both_to_their_end"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def all_to_their_end(calls: Iterable[Awaitable[T]]) -> tuple[T, ...]:
@@ -24,3 +25,13 @@ async def all_to_their_end(calls: Iterable[Awaitable[T]]) -> tuple[T, ...]:
             raise outcome
         results.append(outcome)
     return tuple(results)
+
+
+async def both_to_their_end(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Do the same with two calls of different kinds."""
+    one, other = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(other, BaseException):
+        raise other
+    return one, other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from cert.coordination.consensus import (
 )
 from cert.coordination.dynamics import RoundChange, oracle_gap, round_changes
 from cert.coordination.evaluators.protocol import Evaluator
-from cert.coordination.gathering import all_to_their_end
+from cert.coordination.gathering import all_to_their_end, both_to_their_end
 from cert.coordination.single_agent import MatchedAgent, samples_for
 from cert.coordination.strategies.choice import Chooser, MajorityChooser
 from cert.coordination.systems import Answer, System, TeamSystem
@@ -144,15 +143,10 @@ class TaskMeasurer:
             BudgetExceededError, ConfigurationError, StoreError: the run cannot go on; what was paid for is in
                 the store, where there is one.
         """
-        # At once; where one of them ends the run, the other's calls come to their end as well.
-        sampling = asyncio.ensure_future(self.baseline.samples(task, agents * self.replicates))
-        try:
-            runs = await all_to_their_end(
-                self._coordinated(task, system, r, seed) for r in range(self.replicates)
-            )
-        finally:
-            await asyncio.wait([sampling])
-        rows = sampling.result()
+        runs, rows = await both_to_their_end(
+            all_to_their_end(self._coordinated(task, system, r, seed) for r in range(self.replicates)),
+            self.baseline.samples(task, agents * self.replicates),
+        )
         independents = tuple(rows[r * agents : (r + 1) * agents] for r in range(self.replicates))
         samples, budget_missing = self._samples(runs, rows)
         budget: tuple[Arm, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import time
@@ -11,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final
 
 from cert.coordination.chat import ChatClient, ChatRequest, Completion, Message
+from cert.coordination.gathering import all_to_their_end
 from cert.coordination.prompts import Prompt, PromptSet, load_prompts
 from cert.coordination.strategies.choice import Chooser, MajorityChooser
 from cert.coordination.types import AgentResponse, Task
@@ -200,14 +200,9 @@ class Team:
             CertError: as `ask`.
         """
         calls = (self.ask(agent, task, prompt, round=round, role=role) for agent, prompt in asked)
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        responses = []
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            responses.append(outcome)
+        responses = await all_to_their_end(calls)
         self.check_quorum(responses, len(responses), before=before)
-        return tuple(responses)
+        return responses
 
     def check_quorum(
         self, said: Sequence[AgentResponse], asked: int, *, before: Sequence[AgentResponse] = ()
