@@ -24,7 +24,7 @@ from cert.answers import (
     cluster,
     cluster_async,
 )
-from cert.backends.base import Prompt
+from cert.backends.base import Prompt, Sampling
 from cert.core.errors import ConfigurationError
 from cert.signals.samples import SampleSignals, sample_signals
 from cert.trajectory.gate import json_number
@@ -167,8 +167,9 @@ def sample_seeds(n: int, seed: int | None) -> list[int]:
     """Return n different seeds, the same for the same ``seed``; the first m of n are those of m.
 
     Raises:
-        ConfigurationError: n is not from 1 to 1,000.
+        ConfigurationError: n is not from 1 to 1,000, or no request may have such a seed.
     """
+    Sampling(seed=seed)  # what is refused of one answer: Random would take -7 for 7
     if type(n) is not int or not 1 <= n <= _MOST_SAMPLES:
         raise ConfigurationError(f"n must be a whole number from 1 to {_MOST_SAMPLES:,}, not {n!r}")
     numbers = random.Random(secrets.randbits(63) if seed is None else seed)  # noqa: S311  # to sample with

@@ -58,7 +58,7 @@ def test_without_preload_it_is_said_before_any_prompt_is_sent(call: Callable[[Ha
     """Nothing is asked of a server before it is needed, and no prompt is spent on one that cannot do."""
     with FaultServer(flavour="tgi", otherwise=ok("Maybe so")) as server:
         monitor = HamiltonianMonitor(named(server))
-        assert len(server.requests) == 0
+        assert list(server.requests) == []
         with pytest.raises(ConfigurationError, match="at most 5 candidates"):
             call(monitor)
         assert SECRET not in repr([request.body for request in server.requests])
