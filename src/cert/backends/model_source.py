@@ -82,10 +82,19 @@ def _existing(name: str) -> Path | None:
         return weights.path()
     try:
         path = Path(name).expanduser()
-        return path if path.exists() else None
+        if path.exists():
+            return path
+        broken = path.is_symlink()
     # A name too long for the file system, or of a user that is not there, is no path.
     except (OSError, RuntimeError, ValueError):
         return None
+    if broken:  # nobody means a model of the hub that happens to have its name
+        raise ModelNotFoundError(
+            f"'{name}' is a link that leads to nothing, or in a circle",
+            hint="mend the link, or give the directory itself",
+            context={"model": name},
+        )
+    return None
 
 
 def _looks_like_a_path(name: str) -> bool:

@@ -119,6 +119,17 @@ def test_a_model_that_is_not_there_says_what_to_do_offline(tmp_path):
     assert "reference" in str(caught.value.hint)
 
 
+def test_a_link_that_leads_nowhere_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    """The name of a user's own folder goes to nobody, and the message is about the link."""
+    monkeypatch.chdir(tmp_path)
+    Path("circle").symlink_to("circle")
+    Path("gone").symlink_to("was/here")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    for name in ("circle", "gone", str(tmp_path / "circle")):
+        with pytest.raises(ModelNotFoundError, match="a link that leads"):
+            load_model(name)
+
+
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
     """A misspelt path must not become a network request."""
     with pytest.raises(ModelNotFoundError, match="no model directory"):
