@@ -17,6 +17,7 @@ from cert.cli.model_options import Chat, MeasureOptions, ModelOptions, SamplingO
 from cert.cli.option_groups import grouped
 from cert.cli.outcome import EXIT_INTERRUPTED, exit_with
 from cert.cli.result import as_json_line
+from cert.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from cert.cli.batch_run import Counts, Run
@@ -95,6 +96,8 @@ def batch(
     from cert.cli.batch_run import Counts
     from cert.cli.batch_target import Target, check_output
 
+    if how.stored:
+        _refuse_unused(model, sampling, chat=chat, timeout=timeout)
     check_input(source, STORED_FORMATS if how.stored else FORMATS)
     check_output(output, source)
     config = measure.config(sampling)
@@ -118,6 +121,19 @@ def batch(
     if stopped:
         stderr().print("stopped: the same command, run again, goes on")
     exit_with(EXIT_INTERRUPTED if stopped else _code(counts, how))
+
+
+def _refuse_unused(
+    model: ModelOptions, sampling: SamplingOptions, *, chat: bool, timeout: float | None
+) -> None:
+    """Refuse what plays no part with --stored: whoever gives it believes that it does."""
+    why = "plays no part with --stored, which generates nothing"
+    model.refuse_all_but_vocab_size(why)
+    given = asdict(sampling) | {"chat": chat, "timeout": timeout}
+    usual = asdict(SamplingOptions()) | {"chat": False, "timeout": None}
+    for name, value in given.items():
+        if value != usual[name]:
+            raise ConfigurationError(f"--{name.replace('_', '-')} {why}")
 
 
 def _settings(

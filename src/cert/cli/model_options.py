@@ -110,6 +110,14 @@ class ModelOptions:
             monitor.load()
         return monitor
 
+    def refuse_all_but_vocab_size(self, why: str) -> None:
+        """Refuse every option that a command without a model would pass over in silence.
+
+        Raises:
+            ConfigurationError: one of them was given.
+        """
+        self._refuse(("model", "dialect", *_IN_PROCESS), why)
+
     def _in_process(self) -> dict[str, Any]:
         from cert.trajectory import LoadOptions
 

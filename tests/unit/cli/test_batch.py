@@ -245,6 +245,28 @@ def test_stored_answers_are_measured_without_a_model(cert, tmp_path, monkeypatch
     assert json.loads(summary)["done_before"] == 2
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--model", "reference"),
+        ("--device", "cpu"),
+        ("--dialect", "vllm"),
+        ("--temperature", "0.5"),
+        ("--max-new-tokens", "3"),
+        ("--seed", "1"),
+        ("--timeout", "5"),
+        ("--chat",),
+    ],
+)
+def test_what_plays_no_part_with_stored_answers_is_refused(cert, tmp_path, option):
+    """An option that does nothing lets a user believe that answers were made with it."""
+    source = write(tmp_path / "in.jsonl", {"x": 1})
+    code, out, err = cert("batch", source, tmp_path / "out.jsonl", "--stored", *option)
+    assert (code, out) == (2, "")
+    assert f"{option[0]} plays no part with --stored" in " ".join(err.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+
+
 def test_the_same_prompt_again_gets_its_own_record(cert, tmp_path):
     """Lines that ask the same are answered once and told each."""
     source = write(tmp_path / "in.jsonl", "A", "A", {"prompt": "A"})
