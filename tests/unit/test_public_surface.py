@@ -18,6 +18,11 @@ SURFACE = {
         "Backend", "Capabilities", "Control", "Generation", "GenerationRequest", "Message", "ModelIdentity",
         "Outcome", "Prompt", "Sampling", "ScoreRequest", "TokenBlock",
     ],
+    "cert.coordination.prompts": ["Prompt", "PromptSet", "ROLES", "known_prompts", "load_prompts"],
+    "cert.coordination.strategies": [
+        "Agent", "BestOfN", "Choice", "Chooser", "Debate", "Discussion", "MajorityChooser", "Parallel",
+        "Sequential", "Strategy", "Team", "Vote", "get", "names", "register",
+    ],
     "cert.signals": [
         "GenerationSignals", "RunningSignals", "SampleSignals", "SignalColumns", "SignalOptions",
         "SignalStream", "StepSignals", "TokenSteps", "analyze_steps", "discrete_semantic_entropy", "energy",
