@@ -21,7 +21,7 @@ SURFACE = {
     "cert.coordination.prompts": ["Prompt", "PromptSet", "ROLES", "known_prompts", "load_prompts"],
     "cert.coordination.strategies": [
         "Agent", "BestOfN", "Choice", "Chooser", "Debate", "Discussion", "MajorityChooser", "Parallel",
-        "Sequential", "Strategy", "Team", "Vote", "get", "names", "register",
+        "Sequential", "Strategy", "Team", "Vote", "get", "names", "parse", "register",
     ],
     "cert.signals": [
         "GenerationSignals", "RunningSignals", "SampleSignals", "SignalColumns", "SignalOptions",
