@@ -7,7 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from cert.core.circuit_breaker import Breaker
-from cert.core.errors import CertError, RetriesExhaustedError, UpstreamTimeoutError
+from cert.core.errors import (
+    CertError,
+    RetriesExhaustedError,
+    UpstreamRateLimitError,
+    UpstreamTimeoutError,
+)
 from cert.core.events import CallFinished, EventHub
 from cert.core.resilience_call import Call, surely_unbilled
 from cert.core.retry import Retry
@@ -169,17 +174,40 @@ def _late(call: Call, error: RetriesExhaustedError) -> CertError:
 
 
 class Retrying:
-    """Makes attempts until one succeeds, none is left, or no further one fits the deadline."""
+    """Makes attempts until one succeeds, none is left, or no further one fits the deadline.
+
+    A pause that the server asked another call for is waited out and is no attempt: of many calls at once,
+    each 429 would otherwise use up an attempt of all of them.
+    """
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
+
+    def _pause(self, call: Call, error: UpstreamRateLimitError) -> float:
+        """Return the seconds to wait before this attempt is made after all.
+
+        Raises:
+            UpstreamRateLimitError: it was made, or that pause does not fit.
+        """
+        if error.context.get("sent") is not False or error.retry_after is None:
+            raise error
+        # With jitter, as after a failure of our own: all others wait for the same moment.
+        pause = error.retry_after + self._retry.uniform(0.0, self._retry.policy.ceiling(1))
+        if pause >= call.remaining():
+            raise error
+        return pause
 
     def around(self, call: Call, inner: Callable[[], T]) -> T:
         """Try, and try again."""
 
         def attempt() -> T:
             call.attempts += 1
-            return inner()
+            while True:
+                try:
+                    return inner()
+                except UpstreamRateLimitError as error:
+                    pause = self._pause(call, error)
+                self._retry.clock.sleep(pause)
 
         return self._retry.call(attempt, seconds=call.remaining(), operation=call.operation)
 
@@ -188,7 +216,12 @@ class Retrying:
 
         async def attempt() -> T:
             call.attempts += 1
-            return await inner()
+            while True:
+                try:
+                    return await inner()
+                except UpstreamRateLimitError as error:
+                    pause = self._pause(call, error)
+                await self._retry.clock.sleep_async(pause)
 
         return await self._retry.call_async(attempt, seconds=call.remaining(), operation=call.operation)
 

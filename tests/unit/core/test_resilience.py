@@ -576,6 +576,30 @@ def test_a_pause_asked_by_the_server_holds_for_all_and_is_waited_for(way: str) -
     assert diary.lines == ["transport", "transport"]
 
 
+@ways
+def test_a_pause_asked_of_another_call_uses_up_no_attempt(way: str) -> None:
+    """Of forty calls at once, each 429 would take an attempt of all of them, until none was left."""
+    clock = Passing()
+    breaker = CircuitBreaker("model", clock=clock)
+    hub = EventHub()
+    finished: list[Event] = []
+    hub.observe(finished.append)
+    policy = ResiliencePolicy(deadline_seconds=20, attempt_seconds=5, retry=RetryPolicy(attempts=1))
+    once = ResilienceStack("ask", policy, breaker=breaker, clock=clock, hub=hub)
+    diary = Diary(clock)
+    with pytest.raises(UpstreamRateLimitError):
+        run(way, once, transport(diary, UpstreamRateLimitError("slow", retry_after=8)), Demand())
+    assert run(way, once, transport(diary), Demand()) == "answer"
+    assert clock.monotonic() >= 8
+    hub.flush()
+    assert [event.attempts for event in finished if isinstance(event, CallFinished)] == [1, 1]
+    with pytest.raises(UpstreamRateLimitError):
+        run(way, once, transport(diary, UpstreamRateLimitError("slow", retry_after=30)), Demand())
+    with pytest.raises(UpstreamRateLimitError):
+        run(way, once, transport(diary), Demand())
+    assert diary.lines == ["transport"] * 3
+
+
 # --- with the real parts --------------------------------------------------------------------------
 
 
