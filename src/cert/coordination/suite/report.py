@@ -26,6 +26,7 @@ class Row:
 
     Attributes:
         task_id, system: which.
+        task_text, references: of the task, as it was given.
         coordinated, independent, single: quality of the three arms.
         missing: why an arm has no score, by arm.
         samples, budget_ratio: of the match of the budgets.
@@ -35,6 +36,8 @@ class Row:
 
     task_id: str
     system: str
+    task_text: str
+    references: tuple[str, ...]
     coordinated: float | None
     independent: float | None
     single: float | None
@@ -64,6 +67,8 @@ class Row:
         return cls(
             task_id=measured.task.id,
             system=measured.system,
+            task_text=measured.task.text,
+            references=measured.task.references,
             **{name: _mean([score for score, _ in scored]) for name, scored in arms.items()},
             missing=missing,
             samples=measured.samples,
@@ -124,7 +129,7 @@ class CoordinationReport:
         """Return JSON-ready data: dollars as text, ``None`` for what is not measured, infinities by name.
 
         Args:
-            transcripts: with everything that was said; untrusted text.
+            transcripts: with everything that was said, and what was asked; untrusted text.
         """
         data = {
             field.name: getattr(self, field.name)
@@ -136,7 +141,8 @@ class CoordinationReport:
         ]
         if not transcripts:
             for row in rows:
-                row.pop("transcripts")
+                for told in ("transcripts", "task_text", "references"):
+                    row.pop(told)
         lost = {"calls": len(self.lost.calls), "at_most": self.lost.most, "unbounded": self.lost.unbounded}
         json_ready: dict[str, Any] = _json(
             {
