@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -144,7 +145,7 @@ def verdicts(system: Discordant | Qualities, margin: float, tasks: int, count: i
     return {"tasks": tasks, "margin": margin, **shares(found)}
 
 
-def shares(found: list[str]) -> dict[str, float]:
+def shares(found: Sequence[str]) -> dict[str, float]:
     return {name: found.count(name) / len(found) for name in ("worth_it", "not_worth_it", "not_enough_data")}
 
 
@@ -155,7 +156,7 @@ def spread(system: Discordant | Qualities) -> float:
 
 
 def power(system: Discordant | Qualities, margin: float, count: int) -> dict[str, Any]:
-    """Return how often the effect is found at the stated number of tasks, and what a pilot would state."""
+    """Return how often the effect is found with the stated number of tasks; what pilots would state."""
     needed = tasks_for(system.effect, spread(system), margin)
     pilots = [
         decide(drawn.coordinated, drawn.baseline, sources, Rules(margin=margin)).tasks_needed
@@ -192,9 +193,9 @@ def detectable(tasks: int, count: int) -> dict[str, Any]:
 
 def biases(agents: int, system: Qualities, count: int) -> dict[str, Any]:
     """Return the means of ω and its twins over simulations of 50 tasks, all of which should be 0."""
-    rows = []
+    rows: list[tuple[float | None, ...]] = []
     for drawn, _ in simulations(replace(system, agents=agents), 50, count):
-        # All samples of a task are equally good here, so that another judge's scores of them are its own noise.
+        # All samples of a task are equally good here, so that another judge sees its own noise alone.
         other = np.random.default_rng((SEED, len(rows))).random(drawn.agents[:, 0].shape)
         rows.append(
             (
@@ -267,7 +268,8 @@ def family(tasks: int, count: int) -> dict[str, float]:
 def drift(name: str, reference: int, count: int) -> dict[str, Any]:
     """Return false alarms in 1,000 scores and the power to find drops, over reference samples."""
     rng = np.random.default_rng((SEED, reference))
-    alarms, found = [], {drop: [] for drop in (0.04, 0.06, 0.08, 0.12, 0.16)}
+    alarms: list[float] = []
+    found: dict[float, list[float]] = {drop: [] for drop in (0.04, 0.06, 0.08, 0.12, 0.16)}
     refused = 0
     for number in range(count):
         sample = SCORES[name](rng, (reference,))

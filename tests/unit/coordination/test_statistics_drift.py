@@ -79,6 +79,7 @@ def test_statistic_is_the_one_of_the_recursion():
         first = first or (i if expected > 0.5 else None)
         assert state.statistic == pytest.approx(expected)
     assert state.alarm_at == first is not None
+    assert state.alarm_at is not None
     assert state.quiet_at < state.alarm_at
 
 
@@ -93,6 +94,13 @@ def test_calibration_is_deterministic():
     """Two replicas that calibrate on one reference must agree on every alarm."""
     reference = scores(np.random.default_rng(5), 60)
     assert DropDetector.calibrate(reference) == DropDetector.calibrate(reference)
+
+
+def test_a_small_reference_costs_a_higher_threshold():
+    """A mean of forty scores is not known as well as one of four hundred: pretending so alarms at nothing."""
+    few = scores(np.random.default_rng(7), 40)
+    many = np.tile(few, 10)
+    assert DropDetector.calibrate(few).threshold > 1.5 * DropDetector.calibrate(many).threshold
 
 
 def test_fewer_false_alarms_cost_a_higher_threshold():

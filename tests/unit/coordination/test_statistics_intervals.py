@@ -334,6 +334,24 @@ def test_design_effect_of_sources_that_are_alike():
     assert design_effect(pair(np.zeros(20), np.zeros(20), [i // 4 for i in range(20)])) == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize("graded", [False, True])
+def test_copies_of_tasks_are_no_new_tasks(graded):
+    """Four wordings of each question would halve the interval, and with it the doubt."""
+    drawn = Discordant(0.3, 0.1, graded=graded).draw(60, np.random.default_rng(21))
+    first, second = drawn.coordinated[:, 0], drawn.baseline[:, 0]
+    once = difference(pair(first, second)).interval
+    copies = [np.repeat(values, 4) for values in (first, second, np.arange(60))]
+    four = difference(pair(copies[0], copies[1], copies[2].tolist())).interval
+    assert four.high - four.low == pytest.approx(once.high - once.low, rel=0.08)
+
+
+def test_tasks_on_which_the_arms_agree_lend_no_degrees_of_freedom():
+    """Ten differences among a hundred tasks are ten: 99 degrees of freedom made the interval too narrow."""
+    first = np.full(100, 0.5)
+    first[:10] += np.linspace(0.1, 0.4, 10)
+    assert ClusterT.of(first, np.full(100, 0.5), np.arange(100)).freedom == 9
+
+
 def test_root_finds_crossings_and_ends():
     """The ends of every interval go through it."""
     assert root(lambda x: 0.3 - x, 0.0, 1.0) == pytest.approx(0.3, abs=1e-9)

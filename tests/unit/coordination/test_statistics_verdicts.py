@@ -172,6 +172,19 @@ def test_a_claim_is_its_interval_s(rows, margin):
         assert high < margin
 
 
+@pytest.mark.parametrize(
+    ("margin", "verdict"),
+    [(0.0, "worth_it"), (0.02, "worth_it"), (0.05, "not_enough_data"), (0.08, "not_worth_it")],
+)
+def test_the_margin_is_what_the_interval_is_held_against(margin, verdict):
+    """A gain that is there but too small to be of use is not worth it."""
+    second = np.full(100, 0.5)
+    first = second + 0.05 + np.tile([0.03, -0.03], 50)
+    found = decide(first, second, rules=Rules(margin=margin))
+    assert 0.04 < found.difference.interval.low < found.difference.interval.high < 0.06
+    assert found.verdict == verdict
+
+
 def test_stated_tasks_find_the_stated_effect():
     """A number of tasks that finds it in half of the cases would send users out twice."""
     system = Discordant(0.50, 0.10)
