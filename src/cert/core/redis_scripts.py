@@ -1,7 +1,7 @@
 """Lua scripts on a Redis that replicas share: one atomic step each, and every failure of the store as ours.
 
-redis-py's own retries are off but for one on a broken connection: a script is written so that running it
-twice with the same id does the work once.
+Nothing is sent again but over a connection that turned out to be broken: a script is written so that running
+it twice with the same id does the work once.
 """
 
 from __future__ import annotations
@@ -12,22 +12,28 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cert.core.errors import ConfigurationError, DependencyMissingError, StoreError
 
-__all__ = ["RedisScripts", "Script"]
+if TYPE_CHECKING:
+    from cert.core.redis_connections import LoopConnections, ThreadConnections
 
-# How long a call may wait for a free connection of the pool: that is our own load, not Redis being slow.
-_POOL_WAIT_SECONDS = 5.0
-_CONNECTIONS = 32
+__all__ = ["RedisScripts", "Script", "store_error"]
 
 
 @dataclass(frozen=True)
 class Script:
-    """A Lua script and its name for Redis, which is its SHA-1."""
+    """A Lua script and its name for Redis, which is its SHA-1.
+
+    Attributes:
+        source: a function body that answers with one flat list of texts and whole numbers.
+        goes_on: a condition in Lua on its ``answer``: whether what is to come after it in the same round trip
+            may be done (see `redis_steps`); left out, it may whatever the answer.
+    """
 
     source: str
+    goes_on: str | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,15 +73,21 @@ class RedisScripts:
         if url is None and client is None and async_client is None:
             raise ConfigurationError("a Redis URL is needed", hint="such as redis://127.0.0.1:6379/0")
         self._failures = (redis.RedisError, OSError, asyncio.TimeoutError)
+        self._unknown_script = redis.exceptions.NoScriptError
         self._url = url
         self._timeout = timeout
         self._client = client
         self._async_client = async_client
         self._lock = threading.Lock()
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._threads: ThreadConnections | None = None
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopConnections] = (
+            weakref.WeakKeyDictionary()
+        )
         if client is None and url is not None:
+            from cert.core.redis_connections import ThreadConnections
+
             try:
-                self._client = self._connect(redis)
+                self._threads = ThreadConnections(url, timeout)
             except ValueError as error:
                 # The URL may hold a password, so it is not repeated.
                 raise ConfigurationError(
@@ -88,78 +100,58 @@ class RedisScripts:
         Raises:
             StoreError: Redis is gone, too slow, full, or refuses.
         """
-        import redis
-
-        client = self._client
+        ask = self._client.execute_command if self._threads is None else self._threads.ask
         try:
             try:
-                answer = client.evalsha(script.digest, len(keys), *keys, *arguments)
-            except redis.exceptions.NoScriptError:
-                answer = client.eval(script.source, len(keys), *keys, *arguments)
+                answer = ask("EVALSHA", script.digest, len(keys), *keys, *arguments)
+            except self._unknown_script:
+                answer = ask("EVAL", script.source, len(keys), *keys, *arguments)
         except self._failures as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         return list(answer)
 
     async def run_async(
         self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]
     ) -> list[Any]:
         """Do what `run` does without holding up the event loop."""
-        import redis
-
-        client = self._client_of_loop()
+        ask = self._async_client.execute_command if self._async_client is not None else self._of_loop().ask
         try:
             try:
-                answer = await client.evalsha(script.digest, len(keys), *keys, *arguments)
-            except redis.exceptions.NoScriptError:
-                answer = await client.eval(script.source, len(keys), *keys, *arguments)
+                answer = await ask("EVALSHA", script.digest, len(keys), *keys, *arguments)
+            except self._unknown_script:
+                answer = await ask("EVAL", script.source, len(keys), *keys, *arguments)
         except self._failures as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         return list(answer)
 
     def close(self) -> None:
         """Close the connections of synchronous calls; a later call opens new ones."""
-        if self._client is not None:
+        if self._threads is not None:
+            self._threads.close()
+        elif self._client is not None:
             self._client.close()
-            self._client.connection_pool.disconnect()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
-        client = self._async_client or self._by_loop.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
-            await client.connection_pool.disconnect()
+        connections = self._async_client or self._by_loop.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.aclose()
 
-    def _client_of_loop(self) -> Any:
-        if self._async_client is not None:
-            return self._async_client
+    def _of_loop(self) -> LoopConnections:
         loop = asyncio.get_running_loop()
-        with self._lock:
-            client = self._by_loop.get(loop)
-            if client is None:
-                import redis.asyncio
+        connections = self._by_loop.get(loop)
+        if connections is None:
+            from cert.core.redis_connections import LoopConnections
 
+            assert self._url is not None
+            with self._lock:
                 # A connection belongs to the loop that opened it.
-                client = self._by_loop[loop] = self._connect(redis.asyncio)
-            return client
-
-    def _connect(self, package: Any) -> Any:
-        import redis
-        from redis.backoff import NoBackoff
-
-        retry = redis.asyncio.retry.Retry if package is redis.asyncio else redis.retry.Retry
-        pool = package.BlockingConnectionPool.from_url(
-            self._url,
-            max_connections=_CONNECTIONS,
-            timeout=_POOL_WAIT_SECONDS,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=self._timeout,
-            # A connection that went stale while idle is opened anew; a slow answer is not asked for again.
-            retry=retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
-        )
-        return package.Redis(connection_pool=pool)
+                connections = self._by_loop[loop] = LoopConnections(self._url, self._timeout)
+        return connections
 
 
-def _store_error(error: BaseException) -> StoreError:
+def store_error(error: BaseException) -> StoreError:
+    """Return our error for one of redis-py's."""
     reason = type(error).__name__
     if reason == "OutOfMemoryError" or "maxmemory" in str(error):
         return StoreError(

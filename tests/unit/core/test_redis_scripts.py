@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import os
+import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -61,6 +64,86 @@ def test_each_event_loop_has_connections_of_its_own(url: str) -> None:
     assert asyncio.run(twice()) == [1, 2, 3]
     assert asyncio.run(twice()) == [4, 5, 6]
     asyncio.run(scripts.aclose())
+
+
+def test_more_callers_than_connections_all_get_their_own_answers(url: str) -> None:
+    """A busy service would fail calls for want of a connection, or hand one caller another's answer."""
+    scripts = RedisScripts(url, timeout=20.0)
+    sums: dict[int, list[int]] = {}
+
+    def count(number: int) -> None:
+        sums[number] = [scripts.run(COUNT, [f"many-{number}"], [number])[0] for _ in range(5)]
+
+    threads = [threading.Thread(target=count, args=(number,)) for number in range(1, 49)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sums == {number: [number * times for times in range(1, 6)] for number in range(1, 49)}
+    scripts.close()
+
+    async def all_at_once() -> list[list[int]]:
+        answers = await asyncio.gather(*(scripts.run_async(COUNT, [f"tasks-{n}"], [n]) for n in range(1, 49)))
+        await scripts.aclose()
+        return answers
+
+    assert asyncio.run(all_at_once()) == [[number] for number in range(1, 49)]
+
+
+def test_a_cancelled_question_leaves_its_answer_to_nobody(url: str) -> None:
+    """The next caller on the same connection would read it as its own: dollars, permits, all mixed up."""
+    scripts = RedisScripts(url)
+    chance = random.Random(1)
+
+    async def scenario() -> None:
+        for turn in range(30):
+            tasks = [
+                asyncio.create_task(scripts.run_async(COUNT, [f"cancelled-{turn}-{n}"], [n]))
+                for n in range(5)
+            ]
+            await asyncio.sleep(chance.uniform(0, 0.004))
+            chance.choice(tasks).cancel()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            for number, answer in enumerate(answers):
+                assert answer == [number] or isinstance(answer, asyncio.CancelledError)
+        await scripts.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_loop_that_stood_still_does_not_take_redis_for_gone(url: str) -> None:
+    """A long computation on the event loop would close the budget, with the answer there in the socket."""
+
+    async def scenario() -> list[int]:
+        scripts = RedisScripts(url, timeout=0.1)
+        await scripts.run_async(COUNT, ["still"], [1])
+        asked = asyncio.create_task(scripts.run_async(COUNT, ["still"], [1]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.5)
+        answer = await asked
+        await scripts.aclose()
+        return answer
+
+    assert asyncio.run(scenario()) == [2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_opens_connections_of_its_own(url: str) -> None:
+    """Two processes on one connection read each other's answers."""
+    scripts = RedisScripts(url)
+    assert scripts.run(COUNT, ["parent"], [1]) == [1]
+    child = os.fork()
+    if child == 0:
+        works = False
+        try:
+            works = [scripts.run(COUNT, ["child"], [10])[0] for _ in range(20)] == list(range(10, 210, 10))
+        finally:
+            os._exit(0 if works else 1)
+    assert [scripts.run(COUNT, ["parent"], [1])[0] for _ in range(20)] == list(range(2, 22))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    scripts.close()
 
 
 def test_no_redis_is_a_store_error_that_names_no_password() -> None:
