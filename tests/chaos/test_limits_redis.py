@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cert.core.budget import Budget
+from cert.core.circuit_breaker_redis import RedisCircuitBreaker
 from cert.core.errors import RateLimitedError, StoreError
 from cert.core.events import ComponentDegraded, Event, EventHub
 from cert.core.rate_limit import RateLimiter
 from cert.core.redis_scripts import RedisScripts
+from cert.core.resilience import Demand, ResilienceStack
 
 pytestmark = pytest.mark.system
 
@@ -229,8 +233,74 @@ def test_replicas_share_one_limit_and_one_event_loop_after_another_works(server:
         replica.scripts.close()
 
 
+@pytest.mark.parametrize("trouble", ["kill", "stop"])
+def test_every_call_through_the_stack_is_booked_once_though_redis_goes(server: Any, trouble: str) -> None:
+    """A result that goes with a settlement in one round trip must not take the dollars down with it."""
+    scripts = RedisScripts(server.url, timeout=0.5)
+    shared: dict[str, Any] = {"redis": scripts, "name": "stack"}
+    budget = Budget(10**9, **shared)
+    stack = ResilienceStack(
+        "ask",
+        breaker=RedisCircuitBreaker("stack", scripts),
+        limiter=RateLimiter(1_000_000, max_replicas=1, **shared),
+        budget=budget,
+    )
+    bills: list[int] = []
+    over = threading.Event()
+
+    def ask() -> int:
+        time.sleep(random.uniform(0, 0.02))
+        bills.append(random.randint(0, 10))
+        return bills[-1]
+
+    async def ask_async() -> int:
+        await asyncio.sleep(random.uniform(0, 0.02))
+        bills.append(random.randint(0, 10))
+        return bills[-1]
+
+    demand = Demand(tokens=1, micro_dollars=10, agent="a", cost=int)
+
+    def in_a_thread() -> None:
+        while not over.is_set():
+            with suppress(StoreError):
+                stack.call(ask, demand)
+
+    async def in_a_task() -> None:
+        while not over.is_set():
+            with suppress(StoreError):
+                await stack.call_async(ask_async, demand)
+
+    async def tasks() -> None:
+        await asyncio.gather(*(in_a_task() for _ in range(8)))
+        await scripts.aclose()
+
+    workers = [threading.Thread(target=in_a_thread) for _ in range(4)]
+    workers.append(threading.Thread(target=lambda: asyncio.run(tasks())))
+    for worker in workers:
+        worker.start()
+    time.sleep(1.0)
+    before = len(bills)
+    server.kill() if trouble == "kill" else server.stop()
+    time.sleep(1.0)
+    server.start() if trouble == "kill" else server.go_on()
+    eventually(lambda: budget.degraded is None and len(bills) > before + 50)
+    over.set()
+    for worker in workers:
+        worker.join()
+
+    def all_told() -> bool:
+        stack.call(ask, demand)
+        return budget.snapshot().reserved == 0
+
+    eventually(all_told)
+    assert before > 50
+    assert budget.snapshot().spent_in_total == sum(bills)
+    scripts.close()
+
+
 RUSH = """
 import sys, time
+from cert.core.circuit_breaker_redis import RedisCircuitBreaker
 from cert.core.errors import RateLimitedError
 from cert.core.rate_limit import RateLimiter
 from cert.core.redis_scripts import RedisScripts

@@ -15,8 +15,10 @@ spending at its full amount after ``expires_after`` seconds: giving it back coul
 
 from __future__ import annotations
 
+import functools
 import secrets
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cert.core.bounds import positive
 from cert.core.budget_ledger import (
@@ -32,6 +34,10 @@ from cert.core.errors import BudgetExceededError, ConfigurationError, InputError
 from cert.core.events import BudgetRefused, BudgetSettled, EventHub, default_hub
 from cert.core.money import MOST_MICRO_DOLLARS, dollars, micro_dollars
 from cert.core.redis_scripts import RedisScripts
+from cert.core.redis_steps import Step
+
+if TYPE_CHECKING:
+    from cert.core.budget_redis import RedisBudgetStore
 
 __all__ = [
     "Account",
@@ -81,13 +87,16 @@ class Budget:
         self.name = name
         self.limits = BudgetLimits(limit_per_hour, limit_total, expires_after)
         self._hub = hub or default_hub()
+        self.redis = redis
         self._store: BudgetStore
+        self._shared: RedisBudgetStore | None = None
         if redis is None:
             self._store = LocalBudgetStore(self.limits, clock)
         else:
             from cert.core.budget_redis import RedisBudgetStore
 
-            self._store = RedisBudgetStore(redis, name, self.limits, clock=clock, hub=self._hub)
+            self._shared = RedisBudgetStore(redis, name, self.limits, clock=clock, hub=self._hub)
+            self._store = self._shared
 
     @property
     def degraded(self) -> str | None:
@@ -109,6 +118,18 @@ class Budget:
         """Do what `reserve` does without holding up the event loop."""
         asked = self._ask(micro_dollars, agent)
         return self._granted(asked, await self._store.reserve_async(asked.identifier, micro_dollars, agent))
+
+    def reserving(self, micro_dollars: int, agent: str | None = None) -> Step[Reservation]:
+        """Return what `reserve` would ask of shared books, to be taken with other steps (`redis_steps`).
+
+        Raises:
+            InputError: as `reserve` does; all else is raised by the step's result.
+        """
+        assert self._shared is not None
+        asked = self._ask(micro_dollars, agent)
+        return self._shared.reserving(
+            asked.identifier, micro_dollars, agent, functools.partial(self._known, asked)
+        )
 
     def snapshot(self) -> BudgetSnapshot:
         """Return what is spent and set aside, in all and by agent.
@@ -137,6 +158,18 @@ class Budget:
             return self._closed(await self._store.close_async(identifier, spent))
         except StoreError:
             return False
+
+    def _closing(self, identifier: str, spent: int | None) -> Step[bool]:
+        assert self._shared is not None
+        return self._shared.closing(identifier, spent, self._known_closed)
+
+    def _known(self, asked: Reservation, outcome: Outcome | StoreError) -> Reservation:
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return self._granted(asked, outcome)
+
+    def _known_closed(self, outcome: Outcome | StoreError) -> bool:
+        return not isinstance(outcome, StoreError) and self._closed(outcome)
 
     def _ask(self, amount: int, agent: str | None) -> Reservation:
         check_amount("micro_dollars", amount)
@@ -223,6 +256,15 @@ class Reservation:
         """Do what `settle` does without holding up the event loop."""
         check_amount("actual", actual)
         return await self._budget._close_async(self.identifier, actual)
+
+    def closing(self, spent: int | None) -> Step[bool]:
+        """Return what `settle` (or `keep`: ``None``, or `release`: 0) would ask of shared books.
+
+        To be taken with other steps (`redis_steps`).
+        """
+        if spent is not None:
+            check_amount("actual", spent)
+        return self._budget._closing(self.identifier, spent)
 
     def keep(self) -> bool:
         """Count all that was set aside as spent: the call timed out or was cancelled, and may be billed."""

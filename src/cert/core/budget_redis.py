@@ -10,27 +10,32 @@ from __future__ import annotations
 
 import secrets
 import threading
+from abc import abstractmethod
 from collections import deque
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from cert.core.budget_ledger import HOUR_SECONDS, Account, BudgetLimits, BudgetSnapshot, Outcome
-from cert.core.budget_script import BUDGET_STEP
+from cert.core.budget_script import budget_step
 from cert.core.clock import Clock
 from cert.core.errors import StoreError
 from cert.core.events import BudgetBegun, EventHub
 from cert.core.outage import Outage
 from cert.core.redis_scripts import RedisScripts
+from cert.core.redis_steps import Step, take, take_async
 from cert.core.redis_time import TimeWitness
 
 __all__ = ["RedisBudgetStore"]
+
+T = TypeVar("T")
 
 # Closings that Redis has not heard of yet; those beyond are left to expire into spending.
 _MOST_PENDING = 10_000
 _PENDING_A_STEP = 50
 
 # An id and what it cost; None is all that was set aside.
-_Closing: TypeAlias = tuple[str, int | None]
+_Late: TypeAlias = tuple[str, int | None]
 
 
 class RedisBudgetStore:
@@ -50,11 +55,12 @@ class RedisBudgetStore:
     ) -> None:
         self._redis = redis
         self._name = name
-        self._limits = limits
-        self._clock = clock
+        self.limits = limits
+        self.script = budget_step(limits)
+        self.clock = clock
         self._hub = hub
         # The braces make all keys live on one node of a cluster, as a script needs.
-        self._keys = [
+        self.keys = [
             f"cert:budget:{{{name}}}:{part}" for part in ("state", "slots", "order", "open", "held", "agents")
         ]
         self._outage = Outage(f"budget.{name}", "fail_closed", hub)
@@ -63,12 +69,24 @@ class RedisBudgetStore:
         self._generation = ""
         self._steps = 0
         self._lost_at: float | None = None
-        self._pending: deque[_Closing] = deque(maxlen=_MOST_PENDING)
+        self._pending: deque[_Late] = deque(maxlen=_MOST_PENDING)
 
     @property
     def degraded(self) -> str | None:
         """``fail_closed`` while the books cannot be used."""
         return self._outage.mode
+
+    def reserving(
+        self, identifier: str, amount: int, agent: str | None, then: Callable[[Outcome | StoreError], T]
+    ) -> Step[T]:
+        """Return the step that does what `reserve` does; ``then`` makes its result."""
+        return _Reserving(self, identifier, amount, agent, then)
+
+    def closing(
+        self, identifier: str, spent: int | None, then: Callable[[Outcome | StoreError], T]
+    ) -> Step[T]:
+        """Return the step that does what `close` does; ``then`` makes its result."""
+        return _Closing(self, identifier, spent, then)
 
     def reserve(self, identifier: str, amount: int, agent: str | None) -> Outcome:
         """Set an amount aside, or say which limit refuses.
@@ -76,25 +94,15 @@ class RedisBudgetStore:
         Raises:
             StoreError: the books cannot be used; what Redis may have set aside all the same is given back.
         """
-        asked_at = self._begin()
-        late = self._take_pending()
-        try:
-            return self._end(asked_at, self._run(self._reserve(identifier, amount, agent, late), asked_at))
-        except BaseException:
-            self._send_later([*late, (identifier, 0)])
-            raise
+        step = self.reserving(identifier, amount, agent, _or_raise)
+        take(self._redis, [step])
+        return step.result()
 
     async def reserve_async(self, identifier: str, amount: int, agent: str | None) -> Outcome:
         """Do what `reserve` does without holding up the event loop."""
-        asked_at = self._begin()
-        late = self._take_pending()
-        try:
-            answer = await self._run_async(self._reserve(identifier, amount, agent, late), asked_at)
-            return self._end(asked_at, answer)
-        except BaseException:
-            # Cancelled or failed on the way: Redis may have set it aside, but the call is not made.
-            self._send_later([*late, (identifier, 0)])
-            raise
+        step = self.reserving(identifier, amount, agent, _or_raise)
+        await take_async(self._redis, [step])
+        return step.result()
 
     def close(self, identifier: str, spent: int | None) -> Outcome:
         """Turn a reservation into spending.
@@ -102,23 +110,15 @@ class RedisBudgetStore:
         Raises:
             StoreError: the books cannot be used; the closing is sent again with a later step.
         """
-        closings = [*self._take_pending(), (identifier, spent)]
-        try:
-            asked_at = self._begin()
-            return self._end(asked_at, self._run(["close", *_flat(closings)], asked_at))
-        except BaseException:
-            self._send_later(closings)
-            raise
+        step = self.closing(identifier, spent, _or_raise)
+        take(self._redis, [step])
+        return step.result()
 
     async def close_async(self, identifier: str, spent: int | None) -> Outcome:
         """Do what `close` does without holding up the event loop."""
-        closings = [*self._take_pending(), (identifier, spent)]
-        try:
-            asked_at = self._begin()
-            return self._end(asked_at, await self._run_async(["close", *_flat(closings)], asked_at))
-        except BaseException:
-            self._send_later(closings)
-            raise
+        step = self.closing(identifier, spent, _or_raise)
+        await take_async(self._redis, [step])
+        return step.result()
 
     def snapshot(self) -> tuple[BudgetSnapshot, Outcome]:
         """Return the state of the books.
@@ -126,76 +126,58 @@ class RedisBudgetStore:
         Raises:
             StoreError: they cannot be read.
         """
-        asked_at = self._begin()
-        answer = self._run(["snapshot"], asked_at)
-        outcome = self._end(asked_at, answer)
-        return self._snapshot(outcome, answer), outcome
+        step = _Looking(self)
+        take(self._redis, [step])
+        return step.result()
 
     async def snapshot_async(self) -> tuple[BudgetSnapshot, Outcome]:
         """Do what `snapshot` does without holding up the event loop."""
-        asked_at = self._begin()
-        answer = await self._run_async(["snapshot"], asked_at)
-        outcome = self._end(asked_at, answer)
-        return self._snapshot(outcome, answer), outcome
+        step = _Looking(self)
+        await take_async(self._redis, [step])
+        return step.result()
 
-    def _begin(self) -> float:
-        now = self._clock.monotonic()
-        wait = self._outage.closed_for(now)
-        if wait > 0:
-            raise StoreError(
-                "the shared budget cannot be used just now, so that nothing may be spent",
-                hint="see that Redis runs, is not full and keeps its data",
-                retry_after=wait,
-            )
-        return now
+    def closed(self) -> StoreError | None:
+        """Return why the books are not to be asked just now; ``None`` lets the caller ask."""
+        wait = self._outage.closed_for(self.clock.monotonic())
+        if wait == 0:
+            return None
+        return StoreError(
+            "the shared budget cannot be used just now, so that nothing may be spent",
+            hint="see that Redis runs, is not full and keeps its data",
+            retry_after=wait,
+        )
 
-    def _take_pending(self) -> list[_Closing]:
+    def gone(self) -> None:
+        """Take note that Redis could not be asked."""
+        self._outage.failed(self.clock.monotonic())
+
+    def take_pending(self) -> list[_Late]:
+        """Return closings that Redis has yet to hear of; they go with a step, or back to `send_later`."""
         with self._lock:
             return [self._pending.popleft() for _ in range(min(len(self._pending), _PENDING_A_STEP))]
 
-    def _send_later(self, closings: list[_Closing]) -> None:
+    def send_later(self, closings: list[_Late]) -> None:
+        """Keep closings for a later step."""
         with self._lock:
             self._pending.extend(closings)
 
-    def _run(self, step: list[str | int], asked_at: float) -> list[Any]:
-        try:
-            return self._redis.run(BUDGET_STEP, self._keys, [*self._header(asked_at), *step])
-        except StoreError:
-            self._outage.failed(self._clock.monotonic())
-            raise
-
-    async def _run_async(self, step: list[str | int], asked_at: float) -> list[Any]:
-        try:
-            return await self._redis.run_async(BUDGET_STEP, self._keys, [*self._header(asked_at), *step])
-        except StoreError:
-            self._outage.failed(self._clock.monotonic())
-            raise
-
-    def _header(self, asked_at: float) -> list[str | int]:
+    def header(self, asked_at: float) -> list[str | int]:
+        """Return what every step begins with."""
         with self._lock:
-            if self._lost_at is not None and self._limits.total is None:
+            if self._lost_at is not None and self.limits.total is None:
                 lost_for = asked_at - self._lost_at
                 # What the lost books held is older than an hour by then, reservations included.
-                if lost_for > HOUR_SECONDS + self._limits.expires_after:
+                if lost_for > HOUR_SECONDS + self.limits.expires_after:
                     self._generation, self._steps, self._lost_at = "", 0, None
-            return [*self._witness.evidence(asked_at), self._generation, self._steps, secrets.token_hex(8)]
+            return [
+                *self._witness.evidence(asked_at),
+                self._generation,
+                self._steps,
+                "" if self._generation else secrets.token_hex(8),
+            ]
 
-    def _reserve(
-        self, identifier: str, amount: int, agent: str | None, late: list[_Closing]
-    ) -> list[str | int]:
-        limits = self._limits
-        return [
-            "reserve",
-            identifier,
-            amount,
-            agent or "",
-            -1 if limits.per_hour is None else limits.per_hour,
-            -1 if limits.total is None else limits.total,
-            round(limits.expires_after * 1_000_000),
-            *_flat(late),
-        ]
-
-    def _end(self, asked_at: float, answer: list[Any]) -> Outcome:
+    def read(self, asked_at: float, answer: list[Any]) -> Outcome:
+        """Take note of an answer, and return what it means."""
         word = _text(answer[0])
         if word == "lost":
             self._lose(asked_at)
@@ -203,7 +185,7 @@ class RedisBudgetStore:
         with self._lock:
             self._generation, self._lost_at = _text(answer[1]), None
             self._steps = max(self._steps, steps)
-        self._witness.saw(now, asked_at=asked_at, heard_at=self._clock.monotonic())
+        self._witness.saw(now, asked_at=asked_at, heard_at=self.clock.monotonic())
         self._outage.worked()
         if steps == 1:
             self._hub.emit(BudgetBegun(budget=self._name))
@@ -220,7 +202,7 @@ class RedisBudgetStore:
         with self._lock:
             if self._lost_at is None:
                 self._lost_at = now
-        self._outage.failed(self._clock.monotonic())
+        self._outage.failed(self.clock.monotonic())
         raise StoreError(
             "the shared Redis has lost the books of the budget, so that nothing may be spent",
             hint="restore its data (it needs appendonly yes and no eviction), or restart every replica to "
@@ -228,19 +210,146 @@ class RedisBudgetStore:
             context={"store": "redis", "reason": "lost"},
         )
 
-    def _snapshot(self, outcome: Outcome, answer: list[Any]) -> BudgetSnapshot:
-        flat = [_text(part) for part in answer[9]]
+    def snapshot_of(self, outcome: Outcome, book: list[Any]) -> BudgetSnapshot:
+        """Return the state of the books from an answer."""
+        flat = [_text(part) for part in book]
         sums = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
         agents = {
             agent: Account(sums.get(f"s:{agent}", 0), sums.get(f"r:{agent}", 0))
             for agent in sorted({field[2:] for field in sums})
         }
         return BudgetSnapshot(
-            outcome.hour, outcome.total, outcome.reserved, MappingProxyType(agents), self._limits
+            outcome.hour, outcome.total, outcome.reserved, MappingProxyType(agents), self.limits
         )
 
 
-def _flat(closings: list[_Closing]) -> list[str | int]:
+class _BookStep(Step[T]):
+    """One step in the books."""
+
+    def __init__(self, store: RedisBudgetStore) -> None:
+        self.script = store.script
+        self.keys = store.keys
+        self._store = store
+        self._late: list[_Late] = []
+        self._outcome: Outcome | BaseException | None = None
+
+    @property
+    def rides(self) -> bool:
+        return self._store.degraded is None
+
+    def begin(self) -> bool:
+        closed = self._store.closed()
+        if closed is not None:
+            self.refuse(closed)
+        return closed is None
+
+    def refuse(self, error: StoreError) -> None:
+        """Take that Redis is not asked."""
+        self._outcome = error
+        self.pending = False
+
+    def arguments(self) -> list[str | int]:
+        store = self._store
+        self._asked_at = store.clock.monotonic()
+        return [*store.header(self._asked_at), *self.question()]
+
+    @abstractmethod
+    def question(self) -> list[str | int]:
+        """Return the arguments after the header."""
+
+    def answered(self, answer: list[Any]) -> None:
+        self._outcome = self._store.read(self._asked_at, answer)
+
+    def failed(self, error: BaseException) -> None:
+        self._outcome = error
+        if isinstance(error, StoreError):
+            self._store.gone()
+
+    def passed_over(self) -> None:
+        self._store.send_later(self._late)
+
+    def known(self) -> Outcome | StoreError:
+        """Return what came of it, or why that is not known."""
+        assert isinstance(self._outcome, Outcome | StoreError)
+        return self._outcome
+
+
+class _Reserving(_BookStep[T]):
+    def __init__(
+        self,
+        store: RedisBudgetStore,
+        identifier: str,
+        amount: int,
+        agent: str | None,
+        then: Callable[[Outcome | StoreError], T],
+    ) -> None:
+        super().__init__(store)
+        self._identifier = identifier
+        self._amount = amount
+        self._agent = agent
+        self._then = then
+
+    def question(self) -> list[str | int]:
+        self._late = self._store.take_pending()
+        return ["reserve", self._identifier, self._amount, self._agent or "", *_flat(self._late)]
+
+    def failed(self, error: BaseException) -> None:
+        super().failed(error)
+        # Cancelled or failed on the way: Redis may have set it aside, but the call is not made.
+        self._store.send_later([*self._late, (self._identifier, 0)])
+
+    def result(self) -> T:
+        return self._then(self.known())
+
+
+class _Closing(_BookStep[T]):
+    def __init__(
+        self,
+        store: RedisBudgetStore,
+        identifier: str,
+        spent: int | None,
+        then: Callable[[Outcome | StoreError], T],
+    ) -> None:
+        super().__init__(store)
+        self._own = (identifier, spent)
+        self._then = then
+
+    def refuse(self, error: StoreError) -> None:
+        super().refuse(error)
+        self._store.send_later([self._own])
+
+    def question(self) -> list[str | int]:
+        self._late = self._store.take_pending()
+        return ["close", *_flat([*self._late, self._own])]
+
+    def failed(self, error: BaseException) -> None:
+        super().failed(error)
+        self._store.send_later([*self._late, self._own])
+
+    def result(self) -> T:
+        return self._then(self.known())
+
+
+class _Looking(_BookStep[tuple[BudgetSnapshot, Outcome]]):
+    def question(self) -> list[str | int]:
+        return ["snapshot"]
+
+    def answered(self, answer: list[Any]) -> None:
+        super().answered(answer)
+        self._book = answer[9]
+
+    def result(self) -> tuple[BudgetSnapshot, Outcome]:
+        outcome = _or_raise(self.known())
+        return self._store.snapshot_of(outcome, self._book), outcome
+
+
+def _or_raise(known: Outcome | StoreError) -> Outcome:
+    if isinstance(known, StoreError):
+        raise known
+    return known
+
+
+def _flat(closings: list[_Late]) -> list[str | int]:
     return [part for identifier, spent in closings for part in (identifier, -1 if spent is None else spent)]
 
 

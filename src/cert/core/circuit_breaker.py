@@ -46,6 +46,7 @@ __all__ = [
     "Outcome",
     "Permit",
     "classify",
+    "retry_after",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -174,7 +175,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._permit is not None
-        self._breaker.record(self._permit, self._breaker.classify(error), _retry_after(error))
+        self._breaker.record(self._permit, self._breaker.classify(error), retry_after(error))
 
     async def __aenter__(self) -> Permit:
         self._permit = await self._breaker.acquire_async()
@@ -185,10 +186,11 @@ class Lease:
     ) -> None:
         assert self._permit is not None
         outcome = self._breaker.classify(error)
-        await self._breaker.record_async(self._permit, outcome, _retry_after(error))
+        await self._breaker.record_async(self._permit, outcome, retry_after(error))
 
 
-def _retry_after(error: BaseException | None) -> float | None:
+def retry_after(error: BaseException | None) -> float | None:
+    """Return for how long an error asks to pause, if it says so."""
     seconds = getattr(error, "retry_after", None)
     return seconds if isinstance(seconds, int | float) else None
 

@@ -7,10 +7,11 @@ it asks Redis again after a moment, one call at a time.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from cert.core.bounds import positive
 from cert.core.circuit_breaker import Breaker, CircuitBreaker, classify
@@ -20,8 +21,11 @@ from cert.core.errors import StoreError
 from cert.core.events import CircuitChanged, EventHub, default_hub
 from cert.core.outage import Outage
 from cert.core.redis_scripts import RedisScripts, Script
+from cert.core.redis_steps import Step, take, take_async
 
 __all__ = ["RedisCircuitBreaker"]
+
+T = TypeVar("T")
 
 # A circuit that nobody has used for so long is forgotten, that is: closed.
 _FORGET_MILLISECONDS = 3_600_000
@@ -56,12 +60,11 @@ class RedisCircuitBreaker(Breaker):
         super().__init__(name, classify)
         positive("retry_seconds", retry_seconds)
         policy = policy or BreakerPolicy()
-        self._redis = redis
-        self._script = Script(resources.files("cert.core").joinpath("circuit_breaker.lua").read_text("utf-8"))
+        self.redis = redis
+        self.script = _script(policy)
         # In braces: one hash slot of a Redis cluster for the three.
         key = f"cert:circuit:{{{name}}}"
-        self._keys = [key, f"{key}:results", f"{key}:failures"]
-        self._settings = _settings(policy)
+        self.keys = [key, f"{key}:results", f"{key}:failures"]
         self._time = time
         self._clock = clock
         self._hub = hub or default_hub()
@@ -87,76 +90,77 @@ class RedisCircuitBreaker(Breaker):
         While the circuit was last seen closed this does not ask Redis: `acquire` will.
         """
         if not self._looks_closed():
-            answer = self._ask(self._arguments("check"))
-            self._local.check() if answer is None else self._admit(answer)
+            self._ask(self._checking())
 
     async def check_async(self) -> None:
         """Do what `check` does."""
         if not self._looks_closed():
-            answer = await self._ask_async(self._arguments("check"))
-            self._local.check() if answer is None else self._admit(answer)
+            await self._ask_async(self._checking())
 
     def acquire(self) -> Permit:
         """Return the permit for one call, as `Breaker.acquire` says."""
-        return self._admitted(self._ask(self._arguments("acquire")))
+        return self._ask(self.acquiring())
 
     async def acquire_async(self) -> Permit:
         """Do what `acquire` does."""
-        return self._admitted(await self._ask_async(self._arguments("acquire")))
+        return await self._ask_async(self.acquiring())
 
     def record(self, permit: Permit, outcome: Outcome, retry_after: float | None = None) -> None:
         """Report the result of a call to the machine that let it through; never raises for want of Redis."""
         if permit.shared:
-            self._ask(self._arguments("record", permit, outcome, retry_after))
+            self._ask(self.recording(permit, outcome, retry_after))
         else:
             self._record_locally(permit, outcome, retry_after)
 
     async def record_async(self, permit: Permit, outcome: Outcome, retry_after: float | None = None) -> None:
         """Do what `record` does."""
         if permit.shared:
-            await self._ask_async(self._arguments("record", permit, outcome, retry_after))
+            await self._ask_async(self.recording(permit, outcome, retry_after))
         else:
             self._record_locally(permit, outcome, retry_after)
+
+    def acquiring(self) -> Step[Permit]:
+        """Return what `acquire` would ask of Redis, to be taken with other steps (`redis_steps`)."""
+        return _Question(self, ["acquire"], self._admitted)
+
+    def recording(self, permit: Permit, outcome: Outcome, retry_after: float | None = None) -> Step[None]:
+        """Return what `record` would ask of Redis for a shared permit; see `acquiring`."""
+        asked = "" if retry_after is None or not retry_after > 0 else _micros(min(retry_after, 1e6))
+        return _Question(
+            self, ["record", permit.epoch, permit.probe, outcome.value, asked], lambda _answer: None
+        )
+
+    def _checking(self) -> Step[None]:
+        def read(answer: Permit | Refusal | None) -> None:
+            self._local.check() if answer is None else self._admit(answer)
+
+        return _Question(self, ["check"], read)
 
     def _record_locally(self, permit: Permit, outcome: Outcome, retry_after: float | None) -> None:
         self._local.record(permit, outcome, retry_after)
         if self.degraded:
             self._see(self._local.state)
 
-    def _ask(self, arguments: list[str | int]) -> Permit | Refusal | None:
-        """Return what Redis says, or ``None`` if it cannot be asked."""
-        if self._outage.closed_for(self._clock.monotonic()) > 0:
-            return None
-        try:
-            answer = self._redis.run(self._script, self._keys, arguments)
-        except StoreError:
-            self._outage.failed(self._clock.monotonic())
-            return None
-        return self._read(answer)
+    def _ask(self, step: Step[T]) -> T:
+        take(self.redis, [step])
+        return step.result()
 
-    async def _ask_async(self, arguments: list[str | int]) -> Permit | Refusal | None:
-        if self._outage.closed_for(self._clock.monotonic()) > 0:
-            return None
-        try:
-            answer = await self._redis.run_async(self._script, self._keys, arguments)
-        except StoreError:
-            self._outage.failed(self._clock.monotonic())
-            return None
-        return self._read(answer)
+    async def _ask_async(self, step: Step[T]) -> T:
+        await take_async(self.redis, [step])
+        return step.result()
 
-    def _arguments(
-        self,
-        action: str,
-        permit: Permit | None = None,
-        outcome: Outcome | None = None,
-        retry_after: float | None = None,
-    ) -> list[str | int]:
+    def may_ask(self) -> bool:
+        """Say whether Redis is to be asked just now."""
+        return self._outage.closed_for(self._clock.monotonic()) == 0
+
+    def gone(self) -> None:
+        """Take note that Redis could not be asked."""
+        self._outage.failed(self._clock.monotonic())
+
+    def arguments(self, question: list[str | int]) -> list[str | int]:
+        """Return the arguments of the script for an action and what belongs to it."""
         now = "" if self._time is None else _micros(self._time())
-        common = [action, now, *self._settings]
-        if permit is None or outcome is None:
-            return common
-        asked = "" if retry_after is None or not retry_after > 0 else _micros(min(retry_after, 1e6))
-        return [*common, permit.epoch, permit.probe, outcome.value, asked]
+        return [question[0], now, *question[1:]]
 
     def _admitted(self, answer: Permit | Refusal | None) -> Permit:
         if answer is None:
@@ -167,7 +171,7 @@ class RedisCircuitBreaker(Breaker):
         assert permit is not None
         return permit
 
-    def _read(self, answer: list[Any]) -> Permit | Refusal:
+    def read(self, answer: list[Any]) -> Permit | Refusal:
         """Take note of what Redis answered, and return what it means."""
         state, epoch, probe, refused = (_text(part) for part in answer[:4])
         paused = bool(int(answer[4]))
@@ -187,9 +191,48 @@ class RedisCircuitBreaker(Breaker):
         return not self.degraded and self._seen is CircuitState.CLOSED and not self._refusing
 
 
-def _settings(policy: BreakerPolicy) -> list[str | int]:
-    return [
-        repr(policy.failure_rate),
+class _Question(Step[T]):
+    """One question to the shared machine: what to do, and what the answer means (``None``: there is none)."""
+
+    def __init__(
+        self,
+        breaker: RedisCircuitBreaker,
+        question: list[str | int],
+        then: Callable[[Permit | Refusal | None], T],
+    ) -> None:
+        self.script = breaker.script
+        self.keys = breaker.keys
+        self._breaker = breaker
+        self._question = question
+        self._then = then
+        self._answer: Permit | Refusal | None = None
+
+    @property
+    def rides(self) -> bool:
+        return self._breaker.degraded is None
+
+    def begin(self) -> bool:
+        self.pending = self._breaker.may_ask()
+        return self.pending
+
+    def arguments(self) -> list[str | int]:
+        return self._breaker.arguments(self._question)
+
+    def answered(self, answer: list[Any]) -> None:
+        self._answer = self._breaker.read(answer)
+
+    def failed(self, error: BaseException) -> None:
+        if isinstance(error, StoreError):
+            self._breaker.gone()
+
+    def result(self) -> T:
+        return self._then(self._answer)
+
+
+@functools.cache
+def _script(policy: BreakerPolicy) -> Script:
+    settings = [
+        policy.failure_rate,
         policy.minimum_calls,
         _micros(policy.window_seconds),
         policy.failures_in_a_row,
@@ -200,6 +243,8 @@ def _settings(policy: BreakerPolicy) -> list[str | int]:
         REMEMBERED,
         _FORGET_MILLISECONDS,
     ]
+    source = resources.files("cert.core").joinpath("circuit_breaker.lua").read_text("utf-8")
+    return Script(source.replace("= SETTINGS", "= " + ", ".join(map(repr, settings))))
 
 
 def _micros(seconds: float) -> int:

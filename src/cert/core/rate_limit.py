@@ -13,12 +13,15 @@ limit. Tokens are limited as vendors do it, by a bucket that refills steadily.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from cert.core.clock import SYSTEM_CLOCK, Clock
 from cert.core.errors import ConfigurationError, InputError, RateLimitedError
 from cert.core.events import EventHub, RateLimitWaited, default_hub
 from cert.core.rate_limit_window import MINUTE_SECONDS, LocalWindow, RateLimits, Window
 from cert.core.redis_scripts import RedisScripts
+from cert.core.redis_steps import Step
 from cert.core.waiting_line import TaskTurn, ThreadTurn, Ticket, WaitingLine
 
 __all__ = ["RateLimiter", "RateLimits"]
@@ -58,6 +61,7 @@ class RateLimiter:
         hub: EventHub | None = None,
     ) -> None:
         self.name = name
+        self.redis = redis
         self.limits = RateLimits(requests_per_minute, tokens_per_minute, token_burst)
         if max_replicas is not None and (not _whole(max_replicas) or max_replicas < 1):
             raise ConfigurationError(
@@ -80,12 +84,16 @@ class RateLimiter:
         """How many calls stand in the line, the one that is being served included."""
         return len(self._line)
 
-    def acquire(self, tokens: int = 0, timeout: float | None = None) -> float:
+    def acquire(
+        self, tokens: int = 0, timeout: float | None = None, riders: Sequence[Step[Any]] = ()
+    ) -> float:
         """Wait until a request of so many tokens may begin; return the seconds waited, 0 for at once.
 
         Args:
             tokens: that the request takes, at most the capacity.
             timeout: seconds to wait at most; 0 does not wait, ``None`` waits as long as it takes.
+            riders: steps on the same Redis to be taken in the round trip that admits the request; those that
+                could not be are still pending afterwards.
 
         Raises:
             RateLimitedError: the time-out cannot be met; ``retry_after`` says how long it would take at
@@ -101,14 +109,16 @@ class RateLimiter:
         try:
             while not turn.come:
                 turn.wait(self._patience(ticket, began, timeout))
-            while (wait := self._window.take(tokens)) > 0:
+            while (wait := self._window.take(tokens, riders)) > 0:
                 waited = True
                 self._clock.sleep(self._affordable(wait, began, timeout))
         finally:
             self._line.leave(ticket)
         return self._admitted(began) if waited else 0.0
 
-    async def acquire_async(self, tokens: int = 0, timeout: float | None = None) -> float:
+    async def acquire_async(
+        self, tokens: int = 0, timeout: float | None = None, riders: Sequence[Step[Any]] = ()
+    ) -> float:
         """Do what `acquire` does without holding up the event loop.
 
         A task that is cancelled gives its place back.
@@ -120,7 +130,7 @@ class RateLimiter:
         try:
             while not turn.come:
                 await turn.wait(self._patience(ticket, began, timeout), self._clock)
-            while (wait := await self._window.take_async(tokens)) > 0:
+            while (wait := await self._window.take_async(tokens, riders)) > 0:
                 waited = True
                 await self._clock.sleep_async(self._affordable(wait, began, timeout))
         finally:

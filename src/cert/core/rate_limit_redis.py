@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from cert.core.clock import Clock
@@ -13,6 +15,7 @@ from cert.core.events import EventHub
 from cert.core.outage import Outage
 from cert.core.rate_limit_window import MINUTE_SECONDS, LocalWindow, RateLimits
 from cert.core.redis_scripts import RedisScripts, Script
+from cert.core.redis_steps import Step, take, take_async
 from cert.core.redis_time import SHARED_TIME, TimeWitness
 
 __all__ = ["RedisWindow", "SharedWindow"]
@@ -21,54 +24,80 @@ _MINUTE = MINUTE_SECONDS * 1_000_000
 # A wall clock that is being set right by slewing may run 0.05 % fast, which is 30 ms a minute.
 _WINDOW = _MINUTE + 50_000
 _DAY_SECONDS = 86_400
+_HOUR = 3_600_000_000
+# What has left the window is cleared away so often.
+_SWEEP = 10_000_000
+
 
 # Keys: `state` (time, generation, theoretical arrival time of the tokens), `log` (requests by time).
 # Arguments: shared time last seen, microseconds since (least, most), generation known and to begin with,
-# id, requests a minute (-1: no limit), tokens, microseconds a token (0: no limit), burst; then pairs of id
-# and tokens of callers that gave up while they asked: what they have taken is put back. Returns the
-# microseconds to wait (-1: what was admitted in the last minute is lost), the shared time, the generation.
-_TAKE = Script(f"""
+# id, tokens; then pairs of id and tokens of callers that gave up while they asked: what they have taken is
+# put back. Returns the microseconds to wait (-1: what was admitted in the last minute is lost), the shared
+# time, the generation. The limits are written in: requests a minute (-1: none), microseconds a token (0: no
+# limit), burst.
+#
+# What is read is read first, and what has to be kept is kept in one write: each command inside of Redis costs
+# some microseconds. The first write is one that a full Redis refuses, so that all are done or none.
+@functools.cache
+def _script(requests: int, emission: int, burst: int) -> Script:
+    return Script(
+        f"""
+local limit, emission, burst = {requests}, {emission}, {burst}
 local state, log = KEYS[1], KEYS[2]
 {SHARED_TIME}
-local seen = tonumber(ARGV[1])
-local generation = redis.call('HGET', state, 'generation')
-if generation ~= ARGV[4] and seen > 0 and tonumber(ARGV[2]) <= {_WINDOW} then return {{-1, 0, ''}} end
-local now = shared_time(state, seen, tonumber(ARGV[2]), tonumber(ARGV[3]))
-if not generation then
-  generation = ARGV[5]
-  redis.call('HSET', state, 'generation', generation)
+local seen, least, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local kept = redis.call('HMGET', state, 'last', 'offset', 'generation', 'arrival', 'renewed', 'swept')
+local generation = kept[3]
+if generation ~= ARGV[4] and seen > 0 and least <= {_WINDOW} then return {{-1, 0, ''}} end
+local now, offset = shared_time(kept[1], kept[2], seen, least, most)
+generation = generation or ARGV[5]
+local function keep(...)
+  redis.call('HSET', state, 'last', now, 'offset', offset, 'generation', generation, ...)
 end
-local function whole(number) return string.format('%.0f', number) end
-local limit, tokens, emission = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local stored = tonumber(redis.call('HGET', state, 'arrival') or '0')
-local wait, arrival, at = 0, stored, 11
-while ARGV[at] do
-  if redis.call('ZREM', log, ARGV[at]) == 1 then arrival = arrival - tonumber(ARGV[at + 1]) * emission end
-  at = at + 2
+local id, tokens, arrival = ARGV[6], tonumber(ARGV[7]), tonumber(kept[4] or '0')
+if ARGV[8] then
+  keep()
+  for at = 8, #ARGV, 2 do
+    if redis.call('ZREM', log, ARGV[at]) == 1 then arrival = arrival - tonumber(ARGV[at + 1]) * emission end
+  end
 end
+local wait, taken = 0, 0
+local oldest = now - {_WINDOW}
 if limit >= 0 then
-  redis.call('ZREMRANGEBYSCORE', log, '-inf', '(' .. whole(now - {_WINDOW}))
-  if redis.call('ZSCORE', log, ARGV[6]) then return {{0, now, generation}} end
-  local over = redis.call('ZCARD', log) - limit
-  if over >= 0 then
-    local blocking = redis.call('ZRANGE', log, whole(over), whole(over), 'WITHSCORES')
+  taken = redis.call('ZCOUNT', log, oldest, '+inf')
+  if taken >= limit then
+    local blocking = redis.call('ZRANGE', log, -limit, -limit, 'WITHSCORES')
     wait = tonumber(blocking[2]) + {_WINDOW} + 1 - now
   end
 end
+local advanced = arrival
 if emission > 0 and tokens > 0 then
-  local later = math.max(now, arrival) + tokens * emission
-  wait = math.max(wait, later - tonumber(ARGV[10]) * emission - now)
-  if wait <= 0 then arrival = later end
+  advanced = math.max(now, arrival) + tokens * emission
+  wait = math.max(wait, advanced - burst * emission - now)
 end
-if wait <= 0 then
-  wait = 0
-  if limit >= 0 then redis.call('ZADD', log, whole(now), ARGV[6]) end
+-- A step sent twice: it has its place already, whatever the log says now.
+local again = false
+if limit >= 0 then
+  if wait > 0 then
+    again = redis.call('ZSCORE', log, id)
+  else
+    again = redis.call('ZADD', log, 'NX', now, id) == 0
+  end
 end
-if arrival ~= stored then redis.call('HSET', state, 'arrival', whole(arrival)) end
-redis.call('EXPIRE', log, {_DAY_SECONDS})
-redis.call('EXPIRE', state, {_DAY_SECONDS})
-return {{wait, now, generation}}
-""")
+if again then wait = 0 elseif wait <= 0 then arrival = advanced end
+local function due(field, span) return now - tonumber(field or '0') > span or now < tonumber(field or '0') end
+local renew, sweep = due(kept[5], {_HOUR}), due(kept[6], {_SWEEP})
+keep('arrival', arrival, 'renewed', renew and now or kept[5], 'swept', sweep and now or kept[6])
+if sweep then redis.call('ZREMRANGEBYSCORE', log, '-inf', string.format('(%.0f', oldest)) end
+-- A log that was empty is a new key now.
+if renew or taken == 0 then redis.call('EXPIRE', log, {_DAY_SECONDS}) end
+if renew then redis.call('EXPIRE', state, {_DAY_SECONDS}) end
+return {{math.max(0, wait), now, generation}}
+""",
+        goes_on="answer[1] == 0",
+    )
+
+
 _MOST_ABANDONED = 1000
 _ABANDONED_A_STEP = 50
 
@@ -82,62 +111,88 @@ class RedisWindow:
 
     def __init__(self, redis: RedisScripts, name: str, limits: RateLimits, clock: Clock) -> None:
         self._redis = redis
-        self._clock = clock
-        self._keys = [f"cert:rate_limit:{{{name}}}:{part}" for part in ("state", "log")]
-        self._requests = -1 if limits.requests_per_minute is None else limits.requests_per_minute
-        rate = limits.tokens_per_minute
-        # Rounded up to a whole microsecond a token, as pyrate-limiter does: strict, and exact in sums.
-        self._emission = 0 if rate is None else math.ceil(_MINUTE / rate)
-        self._burst = limits.capacity or 0
-        self._witness = TimeWitness()
-        self._generation = ""
-        self._abandoned: deque[tuple[str, int]] = deque(maxlen=_MOST_ABANDONED)
+        self.clock = clock
+        self.keys = [f"cert:rate_limit:{{{name}}}:{part}" for part in ("state", "log")]
+        requests, rate = limits.requests_per_minute, limits.tokens_per_minute
+        self.script = _script(
+            -1 if requests is None else requests,
+            # Rounded up to a whole microsecond a token, as pyrate-limiter does: strict, and exact in sums.
+            0 if rate is None else math.ceil(_MINUTE / rate),
+            limits.capacity or 0,
+        )
+        self.witness = TimeWitness()
+        self.generation = ""
+        self.abandoned: deque[tuple[str, int]] = deque(maxlen=_MOST_ABANDONED)
 
-    def take(self, tokens: int) -> float:
+    def take(self, tokens: int, riders: Sequence[Step[Any]] = ()) -> float:
         """Admit a request, which returns 0, or return the seconds after which to ask again.
+
+        Args:
+            tokens: that it takes.
+            riders: steps to be taken in the same round trip, if it is admitted.
 
         Raises:
             StoreError: Redis cannot be used; ``reason`` is ``lost`` where it has forgotten the window.
         """
-        identifier, asked_at, step = self._begin(tokens)
-        try:
-            return self._end(asked_at, self._redis.run(_TAKE, self._keys, step))
-        except BaseException:
-            self._abandoned.append((identifier, tokens))
-            raise
+        step = _Take(self, tokens)
+        take(self._redis, [step, *riders])
+        return step.result()
 
-    async def take_async(self, tokens: int) -> float:
+    async def take_async(self, tokens: int, riders: Sequence[Step[Any]] = ()) -> float:
         """Do what `take` does without holding up the event loop."""
-        identifier, asked_at, step = self._begin(tokens)
-        try:
-            return self._end(asked_at, await self._redis.run_async(_TAKE, self._keys, step))
-        except BaseException:
-            self._abandoned.append((identifier, tokens))
-            raise
+        step = _Take(self, tokens)
+        await take_async(self._redis, [step, *riders])
+        return step.result()
 
-    def _begin(self, tokens: int) -> tuple[str, float, list[str | int]]:
-        asked_at, identifier = self._clock.monotonic(), secrets.token_hex(12)
-        step: list[str | int] = [*self._witness.evidence(asked_at), self._generation]
-        step += [secrets.token_hex(8), identifier]
-        step += [self._requests, tokens, self._emission, self._burst]
-        for _ in range(min(len(self._abandoned), _ABANDONED_A_STEP)):
+
+class _Take(Step[float]):
+    """One question of a window, whether a request may begin."""
+
+    rides = False
+
+    def __init__(self, window: RedisWindow, tokens: int) -> None:
+        self.script = window.script
+        self.keys = window.keys
+        self._window = window
+        self._tokens = tokens
+        self._identifier = secrets.token_hex(12)
+        self._wait = 0.0
+        self._error: BaseException | None = None
+
+    def arguments(self) -> list[str | int]:
+        window = self._window
+        self._asked_at = window.clock.monotonic()
+        step: list[str | int] = [*window.witness.evidence(self._asked_at), window.generation]
+        # A window that begins is named after the request that begins it.
+        step += [self._identifier, self._identifier, self._tokens]
+        for _ in range(min(len(window.abandoned), _ABANDONED_A_STEP)):
             # What is told twice or never does no harm: the place is free after a minute all the same.
-            step += self._abandoned.popleft()
-        return identifier, asked_at, step
+            step += window.abandoned.popleft()
+        return step
 
-    def _end(self, asked_at: float, answer: list[Any]) -> float:
+    def answered(self, answer: list[Any]) -> None:
+        window = self._window
         wait, now = int(answer[0]), int(answer[1])
         if wait < 0:
-            self._witness, self._generation = TimeWitness(), ""
+            window.witness, window.generation = TimeWitness(), ""
             raise StoreError(
                 "the shared Redis has lost what was admitted in the last minute",
                 hint="give it appendonly yes and no eviction",
                 context={"store": "redis", "reason": "lost"},
             )
         word = answer[2]
-        self._generation = word.decode() if isinstance(word, bytes) else word
-        self._witness.saw(now, asked_at=asked_at, heard_at=self._clock.monotonic())
-        return wait / 1_000_000
+        window.generation = word.decode() if isinstance(word, bytes) else word
+        window.witness.saw(now, asked_at=self._asked_at, heard_at=window.clock.monotonic())
+        self._wait = wait / 1_000_000
+
+    def failed(self, error: BaseException) -> None:
+        self._window.abandoned.append((self._identifier, self._tokens))
+        self._error = error
+
+    def result(self) -> float:
+        if self._error is not None:
+            raise self._error
+        return self._wait
 
 
 class SharedWindow:
@@ -171,8 +226,12 @@ class SharedWindow:
         """``local_share`` or ``fail_closed`` while Redis cannot be used."""
         return self._outage.mode
 
-    def take(self, tokens: int) -> float:
+    def take(self, tokens: int, riders: Sequence[Step[Any]] = ()) -> float:
         """Admit a request, which returns 0, or return the seconds after which to ask again.
+
+        Args:
+            tokens: that it takes.
+            riders: steps to be taken in the same round trip, where Redis is asked and admits it.
 
         Raises:
             StoreError: Redis cannot be used, and there is no share, or none that could hold the request.
@@ -181,18 +240,18 @@ class SharedWindow:
         if wait is not None:
             return wait
         try:
-            wait = self._redis.take(tokens)
+            wait = self._redis.take(tokens, riders)
         except StoreError as error:
             return self._failed(tokens, error)
         return self._answered(tokens, wait)
 
-    async def take_async(self, tokens: int) -> float:
+    async def take_async(self, tokens: int, riders: Sequence[Step[Any]] = ()) -> float:
         """Do what `take` does without holding up the event loop."""
         wait = self._without_redis(tokens)
         if wait is not None:
             return wait
         try:
-            wait = await self._redis.take_async(tokens)
+            wait = await self._redis.take_async(tokens, riders)
         except StoreError as error:
             return self._failed(tokens, error)
         return self._answered(tokens, wait)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cert.core.clock import Clock
 from cert.core.errors import ConfigurationError, DependencyMissingError
+from cert.core.redis_steps import Step
 
 if TYPE_CHECKING:
     from pyrate_limiter import InMemoryBucket, StateBucket
@@ -71,11 +73,14 @@ class Window(Protocol):
         """What the window does instead of its work just now; ``None`` when all is well."""
         ...
 
-    def take(self, tokens: int) -> float:
-        """Admit a request, which returns 0, or return the seconds after which to ask again."""
+    def take(self, tokens: int, riders: Sequence[Step[Any]] = (), /) -> float:
+        """Admit a request, which returns 0, or return the seconds after which to ask again.
+
+        ``riders`` are steps on a shared Redis, which may be taken in the same round trip if it is admitted.
+        """
         ...
 
-    async def take_async(self, tokens: int) -> float:
+    async def take_async(self, tokens: int, riders: Sequence[Step[Any]] = (), /) -> float:
         """Do what `take` does without holding up the event loop."""
         ...
 
@@ -110,7 +115,7 @@ class LocalWindow:
             rate = Rate(limits.tokens_per_minute, minute, burst=limits.capacity)
             self._tokens = StateBucket([rate], algorithm=self._gcra)
 
-    def take(self, tokens: int) -> float:
+    def take(self, tokens: int, _riders: Sequence[Step[Any]] = ()) -> float:
         """Admit a request, which returns 0, or return the seconds after which to ask again."""
         with self._lock:
             now = int(self._clock.monotonic() * 1000)
@@ -119,7 +124,7 @@ class LocalWindow:
                 self._put(tokens, now)
             return wait / 1000
 
-    async def take_async(self, tokens: int) -> float:
+    async def take_async(self, tokens: int, _riders: Sequence[Step[Any]] = ()) -> float:
         """Do what `take` does."""
         return self.take(tokens)
 

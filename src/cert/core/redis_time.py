@@ -18,21 +18,19 @@ __all__ = ["SHARED_TIME", "TimeWitness"]
 # An answer may be under way for a while; only what goes beyond this is a jump.
 _SLACK_MICROSECONDS = 2_000_000
 
-# `shared_time(key, seen, least, most)` in microseconds; `key` is a hash. Its first write is one that a full
-# Redis refuses, so that a script that begins with it runs as a whole or not at all.
+# `shared_time(last, offset, seen, least, most)`: the time in microseconds and the new offset, from what was
+# kept of the last step, and from what its user has seen; both are to be kept. It writes nothing itself, so
+# that a script can keep them together with the rest of its state.
 SHARED_TIME = f"""
-local function shared_time(key, seen, least, most)
+local function shared_time(last, offset, seen, least, most)
   local wall = redis.call('TIME')
   wall = tonumber(wall[1]) * 1000000 + tonumber(wall[2])
-  local kept = redis.call('HMGET', key, 'last', 'offset')
-  local last = tonumber(kept[1] or '0')
-  local now = wall + tonumber(kept[2] or '0')
+  local now = wall + tonumber(offset or '0')
   if seen > 0 then
     now = math.max(seen + least, math.min(now, seen + most + {_SLACK_MICROSECONDS}))
   end
-  now = math.max(now, last)
-  redis.call('HSET', key, 'last', string.format('%.0f', now), 'offset', string.format('%.0f', now - wall))
-  return now
+  now = math.max(now, tonumber(last or '0'))
+  return now, now - wall
 end
 """
 

@@ -11,6 +11,9 @@ From outer to inner::
     breaker lease       the one probe is taken last, so that it never waits in a queue
     attempt time-out    what the server alone may take
     transport           the call itself
+
+Where rate limit, budget and breaker are in one Redis, what they ask next to each other goes in one round
+trip, in this order, each only if the one before went through (`resilience_shared`).
 """
 
 from __future__ import annotations
@@ -29,18 +32,16 @@ from cert.core.events import EventHub, default_hub
 from cert.core.resilience_call import Attempt, Call, Demand, current_attempt, surely_unbilled
 from cert.core.resilience_layers import (
     AttemptTimeout,
-    BreakerLease,
     BreakerRefusal,
     Budget,
-    BudgetReservation,
     Deadline,
     Instrument,
     Layer,
     Limiter,
-    RateLimit,
     Reservation,
     Retrying,
 )
+from cert.core.resilience_shared import limit_layers
 from cert.core.retry import Retry, RetryOn, RetryPolicy
 
 __all__ = [
@@ -128,14 +129,16 @@ class ResilienceStack:
         self._priced = budget is not None
         hub = hub or default_hub()
         retry = Retry(on=retry_on, policy=policy.retry, operation=operation, clock=clock, hub=hub)
+        limits = limit_layers(limiter, budget, breaker, unbilled)
         layers: tuple[Layer | None, ...] = (
             Instrument(hub),
             Deadline(),
             Retrying(retry),
             BreakerRefusal(breaker) if breaker is not None else None,
-            RateLimit(limiter) if limiter is not None else None,
-            BudgetReservation(budget, unbilled) if budget is not None else None,
-            BreakerLease(breaker) if breaker is not None else None,
+            limits.ahead,
+            limits.rate_limit,
+            limits.reservation,
+            limits.lease,
             AttemptTimeout(policy.attempt_seconds),
         )
         self.layers: tuple[Layer, ...] = tuple(layer for layer in layers if layer is not None)

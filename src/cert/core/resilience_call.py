@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from cert.core.errors import (
     UpstreamRateLimitError,
     UpstreamRejectedError,
 )
+from cert.core.redis_steps import Step
 
 __all__ = ["Attempt", "Call", "Demand", "current_attempt", "surely_unbilled"]
 
@@ -67,9 +68,21 @@ class Call:
         seconds: for everything.
         attempts: begun so far.
         sent: whether the attempt in hand has reached the transport, so that it may be billed.
+        ahead: what layers further in will ask of a shared Redis (`resilience_shared`), in their order.
+        behind: what a layer further in has left for one further out to tell it.
     """
 
-    __slots__ = ("_clock", "attempts", "demand", "operation", "seconds", "sent", "started")
+    __slots__ = (
+        "_clock",
+        "ahead",
+        "attempts",
+        "behind",
+        "demand",
+        "operation",
+        "seconds",
+        "sent",
+        "started",
+    )
 
     def __init__(self, operation: str, demand: Demand, seconds: float, clock: Clock) -> None:
         self.operation = operation
@@ -77,6 +90,8 @@ class Call:
         self.seconds = seconds
         self.attempts = 0
         self.sent = False
+        self.ahead: Sequence[Step[Any]] = ()
+        self.behind: Step[None] | None = None
         self._clock = clock
         self.started = clock.monotonic()
 

@@ -273,9 +273,7 @@ class BudgetReservation:
 
     def around(self, call: Call, inner: Callable[[], T]) -> T:
         """Reserve, go on, and close the reservation."""
-        demand = call.demand
-        assert demand.micro_dollars is not None
-        reservation = self._budget.reserve(demand.micro_dollars, demand.agent)
+        reservation = self._reserve(call)
         call.sent = False
         try:
             answer = inner()
@@ -291,9 +289,7 @@ class BudgetReservation:
 
     async def around_async(self, call: Call, inner: Callable[[], Awaitable[T]]) -> T:
         """Do the same."""
-        demand = call.demand
-        assert demand.micro_dollars is not None
-        reservation = await self._budget.reserve_async(demand.micro_dollars, demand.agent)
+        reservation = await self._reserve_async(call)
         call.sent = False
         try:
             answer = await inner()
@@ -307,6 +303,16 @@ class BudgetReservation:
             raise
         await reservation.settle_async(actual)
         return answer
+
+    def _reserve(self, call: Call) -> Reservation:
+        demand = call.demand
+        assert demand.micro_dollars is not None
+        return self._budget.reserve(demand.micro_dollars, demand.agent)
+
+    async def _reserve_async(self, call: Call) -> Reservation:
+        demand = call.demand
+        assert demand.micro_dollars is not None
+        return await self._budget.reserve_async(demand.micro_dollars, demand.agent)
 
     def _free(self, call: Call, error: BaseException) -> bool:
         return not call.sent or self._unbilled(error)
