@@ -30,6 +30,10 @@ class CompletionCodec:
         """Return what it cost, in micro-dollars."""
         return value.cost_micro_dollars
 
+    def counts(self, _value: Completion, /) -> bool:
+        """Every completion counts, one of a model that costs nothing too."""
+        return True
+
     def keep(self, _value: Completion, /) -> bool:
         """Every completion is kept, a refusal and an empty one too: they are what the model answers."""
         return True
@@ -53,13 +57,17 @@ class EvaluationCodec:
         """Return what the judging cost, in micro-dollars."""
         return value.cost_micro_dollars
 
+    def counts(self, value: Evaluation, /) -> bool:
+        """Say whether a model was asked: what a rule says is neither hit nor miss."""
+        return bool(value.usage.total_tokens or value.cost_micro_dollars)
+
     def keep(self, value: Evaluation, /) -> bool:
         """Say whether it is worth keeping.
 
         A missing one is not: the judge may answer the next time. One that took no tokens is made again for
         nothing, by code that may have changed since.
         """
-        return value.score is not None and bool(value.usage.total_tokens or value.cost_micro_dollars)
+        return value.score is not None and self.counts(value)
 
 
 def _encode(value: Completion | Evaluation, leave_out: set[str]) -> str:

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from cert.coordination.store.files import make_file
 from cert.coordination.store.schema import prepare
+from cert.coordination.store.uninterrupted import uninterrupted
 from cert.core.errors import ConfigurationError, StoreError
 
 __all__ = ["Database", "PostgresDatabase", "SqliteDatabase", "open_database"]
@@ -120,7 +121,7 @@ class SqliteDatabase:
         """Do work in one transaction."""
         asked_at = time.monotonic()
         await self._prepare()
-        return await self._on_thread(1, lambda: self._writing(work, asked_at))
+        return await uninterrupted(self._on_thread(1, lambda: self._writing(work, asked_at)))
 
     async def aclose(self) -> None:
         """Close the connections; a later use opens new ones."""
@@ -202,22 +203,30 @@ class PostgresDatabase:
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Do work that reads, each statement by itself."""
-        await self._prepare()
-        alone = self._engine_of_loop().execution_options(isolation_level="AUTOCOMMIT")
-        async with alone.connect() as connection:
-            return await connection.run_sync(work)
+        return await uninterrupted(self._reading(work))
 
     async def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Do work in one transaction."""
-        await self._prepare()
-        async with self._engine_of_loop().begin() as connection:
-            return await connection.run_sync(work)
+        return await uninterrupted(self._writing(work))
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later use opens new ones."""
         engine = self._by_loop.pop(asyncio.get_running_loop(), None)
         if engine is not None:
             await engine.dispose()
+
+    # A cancellation in the middle of a statement would cost the connection.
+
+    async def _reading(self, work: Callable[[sa.Connection], T]) -> T:
+        await self._prepare()
+        alone = self._engine_of_loop().execution_options(isolation_level="AUTOCOMMIT")
+        async with alone.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def _writing(self, work: Callable[[sa.Connection], T]) -> T:
+        await self._prepare()
+        async with self._engine_of_loop().begin() as connection:
+            return await connection.run_sync(work)
 
     async def _prepare(self) -> None:
         if not self._prepared:

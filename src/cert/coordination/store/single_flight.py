@@ -52,6 +52,10 @@ class Codec(Protocol[T]):
         """Return what an answer cost, in micro-dollars."""
         ...
 
+    def counts(self, value: T, /) -> bool:
+        """Say whether an answer is one that a store could save anything of."""
+        ...
+
     def keep(self, value: T, /) -> bool:
         """Say whether an answer is to be kept."""
         ...
@@ -156,7 +160,7 @@ class SingleFlight(Generic[T]):
     async def _claimed(self, call: Call, until: float | None) -> Record | Lease:
         wait = _SOONEST
         while True:
-            claim = await self.store.claim(call)
+            claim = await self._claim(call)
             if claim is not None:
                 return claim
             while await self.store.busy(call.key):
@@ -165,6 +169,24 @@ class SingleFlight(Generic[T]):
                     raise _too_late(call, begun=False)
                 await asyncio.sleep(wait if left is None else min(wait, left))
                 wait = min(wait * 1.5, _LATEST)
+
+    async def _claim(self, call: Call) -> Record | Lease | None:
+        claiming = asyncio.create_task(self.store.claim(call))
+        try:
+            await asyncio.wait({claiming})
+        except asyncio.CancelledError:
+            # A lease that nobody knows of would keep all others waiting until it expires.
+            await uninterrupted(self._given_back(claiming))
+            raise
+        return claiming.result()
+
+    async def _given_back(self, claiming: asyncio.Task[Record | Lease | None]) -> None:
+        await asyncio.wait({claiming})
+        if not claiming.cancelled() and claiming.exception() is None:
+            claim = claiming.result()
+            if isinstance(claim, Lease):
+                with contextlib.suppress(StoreError):
+                    await self.store.release(claim)
 
     async def _made(self, lease: Lease, make: Make[T], until: float | None) -> tuple[T, Outcome]:
         cancelled: asyncio.CancelledError | None = None
@@ -224,7 +246,8 @@ class SingleFlight(Generic[T]):
     def _told(self, call: Call, value: T, outcome: Outcome) -> T:
         # What was made, but from answers that were there (of a client with a store inside), was not paid.
         outcome = "hit" if outcome == "miss" and value.from_cache else outcome
-        self.store.count(call, outcome, self._codec.cost(value))
+        if self._codec.counts(value):
+            self.store.count(call, outcome, self._codec.cost(value))
         return value
 
     def _decode(self, record: Record) -> T:

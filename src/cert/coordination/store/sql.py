@@ -189,10 +189,9 @@ class SqlStore(CompletionStore):
         )
 
     async def _told(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work, to its end, and tell a failure of the database as an error of the tree."""
+        """Do the work, and tell a failure of the database as an error of the tree."""
         try:
-            # A connection in the middle of a statement could only be thrown away.
-            return await uninterrupted(work)
+            return await work
         except Exception as error:
             told = store_error(error, self.name)
             if told is None:

@@ -35,7 +35,7 @@ def postgres_server() -> Iterator[str]:
 
 
 async def _execute(url: str, *statements: str) -> None:
-    import asyncpg
+    import asyncpg  # type: ignore[import-untyped]  # ships no types
 
     connection = await asyncpg.connect(url)
     for statement in statements:

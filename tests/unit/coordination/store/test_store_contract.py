@@ -9,7 +9,7 @@ import pytest
 
 from cert.coordination.store import CompletionStore, LostCalls, open_store
 from cert.coordination.store.records import Call, Lease, Record
-from cert.core.errors import ConfigurationError
+from cert.core.errors import ConfigurationError, StoreError
 from cert.core.events import CacheAsked, EventHub
 from cert.testing import captured_events
 
@@ -267,7 +267,7 @@ def test_a_password_is_in_no_name_and_no_error():
     """The name of a store is printed in reports."""
     store = open_store("postgresql://user:secret@127.0.0.1:9/db", timeout=1)
     assert "secret" not in store.name
-    with pytest.raises(Exception, match="failed") as failure:
+    with pytest.raises(StoreError, match="failed") as failure:
         asyncio.run(store.find("k"))
     assert "secret" not in str(failure.value.to_dict())
     assert failure.value.retryable
