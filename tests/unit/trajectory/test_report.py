@@ -15,11 +15,11 @@ import pytest
 
 from cert.backends.base import FinishReason, Generation, Message, ModelIdentity, Prompt, Sampling
 from cert.core.visible import label
+from cert.reporting.numbers import interval, number, probability
 from cert.signals import TokenSteps, reduce_logits
 from cert.trajectory import TrajectoryAnalysis, TrajectoryConfig, Verdict
 from cert.trajectory.analysis import analyze_generation
 from cert.trajectory.report import render_report
-from cert.trajectory.report.numbers import interval, number, probability
 
 HOSTILE = [
     "<script>window.pwned=1</script>",

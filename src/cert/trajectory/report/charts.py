@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from cert.core.visible import label
+from cert.reporting.numbers import number
 from cert.signals import StepSignals
 from cert.signals.steps import FloatArray
-from cert.trajectory.report.numbers import number
 from cert.trajectory.types import TrajectoryAnalysis
 
 __all__ = ["bounded", "charts", "rounded"]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
-from cert.core import visible
-from cert.trajectory.report.numbers import number, probability
+from cert.reporting.page import asset, environment, policy
 from cert.trajectory.report.view import SURPRISAL_CLASSES, legend, section
 from cert.trajectory.types import TrajectoryAnalysis
 
 __all__ = ["render_report"]
+
+_PACKAGE = "cert.trajectory.report"
 
 
 def render_report(analyses: TrajectoryAnalysis | Sequence[TrajectoryAnalysis]) -> str:
@@ -41,20 +39,9 @@ def render_report(analyses: TrajectoryAnalysis | Sequence[TrajectoryAnalysis]) -
         library=Markup(library),  # noqa: S704 - the same
         script=Markup(script),  # noqa: S704 - the same
         data=_script_json([entry["data"] for entry in sections]),
-        policy=_policy([library, script], [style]),
+        policy=policy([library, script], [style]),
         classes=range(SURPRISAL_CLASSES),
         legend=legend(),
-    )
-
-
-def _policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
-    def hashes(contents: Sequence[str]) -> str:
-        digests = (hashlib.sha256(content.encode()).digest() for content in contents)
-        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-
-    return (
-        f"default-src 'none'; script-src {hashes(scripts)}; style-src {hashes(styles)}; "
-        "base-uri 'none'; form-action 'none'"
     )
 
 
@@ -68,7 +55,7 @@ def _script_json(data: Any) -> Markup:
 
 @cache
 def _style() -> str:
-    return _asset("uplot/uPlot.min.css") + _asset("report.css")
+    return _asset("uplot/uPlot.min.css") + asset("base.css") + _asset("report.css")
 
 
 @cache
@@ -77,24 +64,10 @@ def _library() -> str:
     return f"/*\n{_asset('uplot/LICENSE')}*/\n{_asset('uplot/uPlot.iife.min.js')}"
 
 
-@cache
 def _asset(name: str) -> str:
-    return resources.files("cert.trajectory.report").joinpath("assets", *name.split("/")).read_text("utf-8")
+    return asset(name, _PACKAGE)
 
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FunctionLoader(_asset),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "runs": visible.runs,
-        "label": visible.label,
-        "number": number,
-        "probability": probability,
-    }
-    return environment.get_template("report.html.j2")
+    return environment(_PACKAGE).get_template("report.html.j2")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cert.reporting.numbers import interval, number, probability
 from cert.signals import GenerationSignals
-from cert.trajectory.report.numbers import interval, number, probability
 from cert.trajectory.types import TrajectoryConfig
 
 __all__ = ["signal_groups"]

@@ -8,9 +8,9 @@ from typing import Any
 from cert._version import __version__
 from cert.backends.base import Prompt, Sampling
 from cert.core.visible import label
+from cert.reporting.numbers import NOT_MEASURED, interval, number
 from cert.trajectory.gate import Check, Verdict
 from cert.trajectory.report.charts import bounded, charts, rounded
-from cert.trajectory.report.numbers import NOT_MEASURED, interval, number
 from cert.trajectory.report.signals import signal_groups
 from cert.trajectory.types import TrajectoryAnalysis
 

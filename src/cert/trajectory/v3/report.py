@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from cert.backends.base import Prompt
 from cert.core.visible import label, runs
+from cert.reporting.numbers import interval, number
 from cert.trajectory.plots import verdict_phrase
-from cert.trajectory.report.numbers import interval, number
 from cert.trajectory.types import TrajectoryAnalysis as CurrentAnalysis
 from cert.trajectory.v3.types import TrajectoryAnalysis
 

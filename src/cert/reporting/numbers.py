@@ -1,4 +1,4 @@
-"""How the report writes numbers."""
+"""How reports write numbers."""
 
 from __future__ import annotations
 

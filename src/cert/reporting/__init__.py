@@ -1,0 +1,1 @@
+"""What the HTML reports of all monitors share: the page, its security policy, and how numbers are written."""
