@@ -26,6 +26,7 @@ __all__ = [
     "agreement_beyond_chance",
     "cluster_responses",
     "consensus",
+    "consensus_of_answers",
     "final_round",
     "first_round",
 ]
@@ -115,7 +116,23 @@ async def consensus(
     Raises:
         CertError: what the rule raises.
     """
-    texts = [one.text for one in said if one.text is not None]
+    return await consensus_of_answers(task, [one.text for one in said], rule)
+
+
+async def consensus_of_answers(
+    task: Task | str, said: Sequence[str | None], rule: AnyEquivalence | None = None
+) -> Consensus:
+    """Return how far several answers agree, of whomever they are; ``None`` is an absent one.
+
+    Args:
+        task: as of `consensus`.
+        said: the answers.
+        rule: as of `consensus`.
+
+    Raises:
+        CertError: what the rule raises.
+    """
+    texts = [text for text in said if text is not None]
     counts = {"answers": len(texts), "absent": len(said) - len(texts)}
     if len(texts) < 2:
         none = dict.fromkeys(("rate", "rate_interval", "pairwise", "pairwise_interval", "clustering"))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -25,6 +25,7 @@ from cert.core.errors import ConfigurationError, StoreError
 __all__ = ["Database", "PostgresDatabase", "SqliteDatabase", "open_database"]
 
 T = TypeVar("T")
+Prepare: TypeAlias = Callable[[sa.Connection, str], None]
 
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _EXAMPLE = "A path, or such as postgresql://user:password@host/database."
@@ -54,15 +55,20 @@ class Database(Protocol):
         ...
 
 
-def open_database(store: str, timeout: float) -> Database:
+def open_database(store: str, timeout: float, prepare: Prepare = prepare) -> Database:
     """Return the database of a path or URL; it connects when it is used.
+
+    Args:
+        store: a path, or the URL of a database.
+        timeout: seconds to wait for a lock, a connection, or an answer.
+        prepare: makes the tables, given a connection and the database's name; by default those of answers.
 
     Raises:
         ConfigurationError: no URL, or one of another database.
         ModuleNotFoundError: its driver is not installed.
     """
     if "://" not in store:
-        return SqliteDatabase(Path(store), timeout)
+        return SqliteDatabase(Path(store), timeout, prepare)
     try:
         url = sa.make_url(store)
     except sa.exc.ArgumentError as error:
@@ -72,10 +78,10 @@ def open_database(store: str, timeout: float) -> Database:
     if dialect not in _DRIVERS:
         raise ConfigurationError(f"{dialect} is no store for answers", hint=_EXAMPLE)
     if dialect != "sqlite":
-        return PostgresDatabase(url.set(drivername=_DRIVERS[dialect]), timeout)
+        return PostgresDatabase(url.set(drivername=_DRIVERS[dialect]), timeout, prepare)
     if not url.database or url.database == ":memory:":
         raise ConfigurationError("SQLite needs a file", hint="Leave the store out to keep answers in memory.")
-    return SqliteDatabase(Path(url.database), timeout)
+    return SqliteDatabase(Path(url.database), timeout, prepare)
 
 
 class SqliteDatabase:
@@ -88,13 +94,15 @@ class SqliteDatabase:
     Args:
         path: of the file, which is made where there is none.
         timeout: seconds to wait for the lock.
+        prepare: as of `open_database`.
     """
 
     shared_clock = False
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float, prepare: Prepare = prepare) -> None:
         self._path = path.expanduser().absolute()
         self._timeout = timeout
+        self._tables = prepare
         self._was_busy_at = -timeout
         self.name = str(self._path)
         url = sa.URL.create("sqlite", database=self.name)
@@ -157,7 +165,7 @@ class SqliteDatabase:
             if not self._prepared:
                 make_file(self._path, self._timeout)
                 with self._writer.begin() as connection:
-                    prepare(connection, self.name)
+                    self._tables(connection, self.name)
                 self._prepared = True
 
         await self._on_thread(1, making)
@@ -189,13 +197,15 @@ class PostgresDatabase:
     Args:
         url: of it, with the driver.
         timeout: seconds to wait for a connection and for each answer.
+        prepare: as of `open_database`.
     """
 
     shared_clock = True
 
-    def __init__(self, url: sa.URL, timeout: float) -> None:
+    def __init__(self, url: sa.URL, timeout: float, prepare: Prepare = prepare) -> None:
         self._url = url
         self._timeout = timeout
+        self._tables = prepare
         self.name = url.render_as_string(hide_password=True)
         self._by_loop: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
         self._prepared = False
@@ -231,7 +241,7 @@ class PostgresDatabase:
     async def _prepare(self) -> None:
         if not self._prepared:
             async with self._engine_of_loop().begin() as connection:
-                await connection.run_sync(prepare, self.name)
+                await connection.run_sync(self._tables, self.name)
             self._prepared = True
 
     def _engine_of_loop(self) -> AsyncEngine:

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from cert.core.errors import StoreUnusableError
 
-__all__ = ["ABOUT", "LEASES", "LOST", "MIGRATIONS", "RECORDS", "SCHEMA_VERSION", "prepare"]
+__all__ = [
+    "ABOUT",
+    "LEASES",
+    "LOST",
+    "MIGRATIONS",
+    "RECORDS",
+    "SCHEMA_VERSION",
+    "Schema",
+    "about_table",
+    "prepare",
+]
 
 SCHEMA_VERSION = 1
 
 _TABLES = sa.MetaData()
 
-ABOUT = sa.Table(
-    "cert_store",
-    _TABLES,
-    sa.Column("name", sa.String(40), primary_key=True),
-    sa.Column("value", sa.String(40), nullable=False),
-)
+
+def about_table(name: str, tables: sa.MetaData) -> sa.Table:
+    """Return the table that says of which version the others are, and whose they are by its name."""
+    return sa.Table(
+        name,
+        tables,
+        sa.Column("name", sa.String(40), primary_key=True),
+        sa.Column("value", sa.String(40), nullable=False),
+    )
+
+
+ABOUT = about_table("cert_store", _TABLES)
 
 RECORDS = sa.Table(
     "cert_answers",
@@ -69,39 +86,59 @@ MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {}
 _LOCK = 0x43455254
 
 
-def prepare(connection: sa.Connection, name: str) -> None:
-    """Make the tables, or bring those of an earlier version up to date; in a transaction that writes.
+@dataclass(frozen=True, slots=True, eq=False)
+class Schema:
+    """Tables that belong together.
 
-    Raises:
-        StoreUnusableError: the file is a database of something else, or of a newer version.
+    Attributes:
+        tables: all of them.
+        about: the one among them that `about_table` made.
+        version: of the others.
+        migrations: from each earlier version to the next one.
     """
-    if connection.dialect.name == "postgresql":
-        # Two that make the same table at once fail there, IF NOT EXISTS or not.
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-    tables = set(sa.inspect(connection).get_table_names())
-    if ABOUT.name not in tables:
-        if tables and connection.dialect.name == "sqlite":
+
+    tables: sa.MetaData
+    about: sa.Table
+    version: int
+    migrations: Mapping[int, Callable[[sa.Connection], None]]
+
+    def prepare(self, connection: sa.Connection, name: str) -> None:
+        """Make the tables, or bring those of an earlier version up to date; in a transaction that writes.
+
+        Raises:
+            StoreUnusableError: the file is a database of something else, or of a newer version.
+        """
+        if connection.dialect.name == "postgresql":
+            # Two that make the same table at once fail there, IF NOT EXISTS or not.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        there = set(sa.inspect(connection).get_table_names())
+        if self.about.name not in there:
+            if there and connection.dialect.name == "sqlite":
+                raise StoreUnusableError(
+                    f"'{name}' is a database of something else",
+                    hint="Give the store a file of its own.",
+                    context={"store": name, "reason": "foreign"},
+                )
+            self.tables.create_all(connection)
+            connection.execute(self.about.insert(), {"name": "schema_version", "value": str(self.version)})
+        self._bring_up_to_date(connection, name)
+
+    def _bring_up_to_date(self, connection: sa.Connection, name: str) -> None:
+        is_version = self.about.c.name == "schema_version"
+        told = connection.scalar(sa.select(self.about.c.value).where(is_version))
+        version = int(told) if told is not None and told.isdecimal() else None
+        if version is None or version > self.version:
             raise StoreUnusableError(
-                f"'{name}' is a database of something else",
-                hint="Give the store a file of its own.",
-                context={"store": name, "reason": "foreign"},
+                f"'{name}' has tables of version {told}; this program knows them up to {self.version}",
+                hint="Use the newer version of cert-framework that made it, or another store.",
+                context={"store": name, "reason": "version"},
             )
-        _TABLES.create_all(connection)
-        connection.execute(ABOUT.insert(), {"name": "schema_version", "value": str(SCHEMA_VERSION)})
-    _bring_up_to_date(connection, name)
+        for step in range(version, self.version):
+            self.migrations[step](connection)
+        if version < self.version:
+            connection.execute(self.about.update().where(is_version).values(value=str(self.version)))
 
 
-def _bring_up_to_date(connection: sa.Connection, name: str) -> None:
-    is_version = ABOUT.c.name == "schema_version"
-    told = connection.scalar(sa.select(ABOUT.c.value).where(is_version))
-    version = int(told) if told is not None and told.isdecimal() else None
-    if version is None or version > SCHEMA_VERSION:
-        raise StoreUnusableError(
-            f"'{name}' has tables of version {told}; this program knows them up to {SCHEMA_VERSION}",
-            hint="Use the newer version of cert-framework that made it, or another store.",
-            context={"store": name, "reason": "version"},
-        )
-    for step in range(version, SCHEMA_VERSION):
-        MIGRATIONS[step](connection)
-    if version < SCHEMA_VERSION:
-        connection.execute(ABOUT.update().where(is_version).values(value=str(SCHEMA_VERSION)))
+def prepare(connection: sa.Connection, name: str) -> None:
+    """Prepare the tables of a store of answers, as `Schema.prepare`."""
+    Schema(_TABLES, ABOUT, SCHEMA_VERSION, MIGRATIONS).prepare(connection, name)
