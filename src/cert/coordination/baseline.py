@@ -13,7 +13,7 @@ from cert.coordination.chat import ChatClient, Usage
 from cert.coordination.evaluators.protocol import Evaluator
 from cert.coordination.gathering import all_to_their_end
 from cert.coordination.prompts import PromptSet, load_prompts
-from cert.coordination.store import CachedChatClient, CachedEvaluator, CacheStats, CompletionStore, open_store
+from cert.coordination.store import CachedChatClient, CacheStats, CompletionStore, keeping, open_store
 from cert.coordination.strategies.team import Agent, Team
 from cert.coordination.types import AgentResponse, Evaluation, Task
 from cert.core.errors import InputError
@@ -189,11 +189,7 @@ class BaselineMeasurer:
         if cached is None or cached.store is not self.store:
             cached = CachedChatClient(client, self.store, scope=scope)
         self.client = cached
-        self.evaluator = (
-            evaluator
-            if isinstance(evaluator, CachedEvaluator)
-            else CachedEvaluator(evaluator, self.store, scope=scope)
-        )
+        self.evaluator = keeping(evaluator, self.store, scope=scope)
         self._agent = Agent("baseline", cached, system, temperature, max_tokens)
         self._seed = seed
         self._prompts = prompts or load_prompts()

@@ -17,7 +17,7 @@ from cert.coordination.measurement import TaskMeasurer
 from cert.coordination.metrics import CoordinationMetrics, metrics_of
 from cert.coordination.prompts import PromptSet, load_prompts
 from cert.coordination.single_agent import MatchedAgent
-from cert.coordination.store import CachedChatClient, CachedEvaluator
+from cert.coordination.store import CachedChatClient, keeping
 from cert.coordination.strategies.choice import MajorityChooser
 from cert.coordination.strategies.protocol import Strategy
 from cert.coordination.strategies.team import Agent, Team
@@ -285,7 +285,7 @@ class CoordinationOrchestrator:
         report = await measure_suite(
             plan,
             self._suite_measurer(
-                plan, ObservedEvaluator(CachedEvaluator(self.evaluator.inner, store, scope=run), self.hub)
+                plan, ObservedEvaluator(keeping(self.evaluator.inner, store, scope=run), self.hub)
             ),
             [kept(system, store, run, clients) for system in plan.systems],
             store,

@@ -374,7 +374,7 @@ def test_a_rehearsal_asks_the_stand_ins():
         stand_ins.append(ScriptedChat(otherwise="words", model=client.identity.model))
         return stand_ins[-1]
 
-    rehearsed = evaluator.rehearsed(stand_in)
+    rehearsed = evaluator.through(stand_in)
     asyncio.run(rehearsed.evaluate(TASK, "Paris"))
     assert [len(client.requests) for client in (*judges, *stand_ins)] == [0, 0, 2, 2]
     assert rehearsed.identity == evaluator.identity

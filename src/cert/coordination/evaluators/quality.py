@@ -71,10 +71,14 @@ class QualityEvaluator:
         """The judges, rubric and words by their hashes, and how they are asked."""
         return f"quality({self._panel.identity})"
 
-    def rehearsed(self, stand_in: Callable[[ChatClient], ChatClient]) -> Self:
-        """Return the same with every judge's client replaced, to count what judging would cost."""
+    def through(self, wrap: Callable[[ChatClient], ChatClient]) -> Self:
+        """Return the same with every judge asked through another client: a store, or one that only counts.
+
+        Args:
+            wrap: takes a judge's client and returns the one to ask.
+        """
         twin = copy.copy(self)
-        judges = tuple(stand_in(judge) for judge in self._panel.judges)
+        judges = tuple(wrap(judge) for judge in self._panel.judges)
         twin._panel = replace(self._panel, judges=judges)
         return twin
 

@@ -2,7 +2,7 @@
 
 from cert.coordination.store.base import CompletionStore
 from cert.coordination.store.client import CachedChatClient
-from cert.coordination.store.evaluator import CachedEvaluator
+from cert.coordination.store.evaluator import CachedEvaluator, keeping
 from cert.coordination.store.opening import open_store
 from cert.coordination.store.records import CacheStats, LostCall, LostCalls
 
@@ -13,5 +13,6 @@ __all__ = [
     "CompletionStore",
     "LostCall",
     "LostCalls",
+    "keeping",
     "open_store",
 ]

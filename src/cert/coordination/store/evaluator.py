@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cert.coordination.chat import ChatClient
 from cert.coordination.evaluators.protocol import Evaluator
 from cert.coordination.store.base import CompletionStore
+from cert.coordination.store.client import CachedChatClient
 from cert.coordination.store.codecs import EvaluationCodec
 from cert.coordination.store.keys import evaluation_key
 from cert.coordination.store.records import Call
@@ -11,7 +13,7 @@ from cert.coordination.store.single_flight import SingleFlight
 from cert.coordination.types import Evaluation, Task
 from cert.core.errors import InputError
 
-__all__ = ["CachedEvaluator"]
+__all__ = ["CachedEvaluator", "keeping"]
 
 
 class CachedEvaluator:
@@ -59,3 +61,29 @@ class CachedEvaluator:
             key=key, kind="evaluation", scope=self._scope, model=self.identity, most_micro_dollars=None
         )
         return await self._flights.get(call, judge)
+
+
+def keeping(evaluator: Evaluator, store: CompletionStore, *, scope: str = "") -> Evaluator:
+    """Return the same evaluator, paid for once.
+
+    Where its judges can be asked through other clients (`QualityEvaluator.through`) each judgement is kept as
+    a completion, also one that cannot be read: what it may cost is known before, and none is lost when the
+    money ends between two of them. Of any other evaluator whole evaluations are kept.
+
+    Args:
+        evaluator: that is asked; one that keeps its evaluations already is returned as it is.
+        store: where they are kept.
+        scope: as of `CachedChatClient`.
+    """
+    if isinstance(evaluator, CachedEvaluator):
+        return evaluator
+    through = getattr(evaluator, "through", None)
+    if through is None:
+        return CachedEvaluator(evaluator, store, scope=scope)
+
+    def kept(client: ChatClient) -> CachedChatClient:
+        inner = client.inner if isinstance(client, CachedChatClient) else client
+        return CachedChatClient(inner, store, scope=scope)
+
+    twin: Evaluator = through(kept)
+    return twin

@@ -129,3 +129,6 @@ class _AnswerCodec:
 
     def keep(self, value: _KeptAnswer, /) -> bool:
         return value.answer.text is not None
+
+    def counts(self, _value: _KeptAnswer, /) -> bool:
+        return True

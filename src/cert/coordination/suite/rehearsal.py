@@ -58,7 +58,7 @@ async def rehearse(
     Args:
         plan: of the suite.
         measurer: with the single agent that it would use.
-        evaluator: that would score; one that is neither free nor has a method ``rehearsed`` is unknown.
+        evaluator: that would score; one that is neither free nor has a method ``through`` is unknown.
         output_tokens: expected of each answer.
     """
     till = _Till(output_tokens)
@@ -119,9 +119,9 @@ class _Till:
 
     def judge(self, evaluator: Evaluator) -> Any:
         inner = evaluator
-        while not hasattr(inner, "rehearsed") and hasattr(inner, "inner"):
+        while not hasattr(inner, "through") and hasattr(inner, "inner"):
             inner = inner.inner
-        return inner.rehearsed(self.stand_in) if hasattr(inner, "rehearsed") else None
+        return inner.through(self.stand_in) if hasattr(inner, "through") else None
 
 
 class _Counting:
