@@ -35,6 +35,7 @@ class ArmTotal:
 
     Attributes:
         quality: mean score over tasks, ``None`` where none is measured.
+        runs: how often it was asked for an answer.
         missing: answers or judgements that are missing, of all that were asked for.
         usage: tokens; ``None`` where the system does not tell.
         cost: dollars, of all runs; ``None`` where the system does not tell.
@@ -43,6 +44,7 @@ class ArmTotal:
     """
 
     quality: float | None
+    runs: int
     missing: int
     usage: Usage | None
     cost: Decimal | None
@@ -173,6 +175,7 @@ def _total(arms: Sequence[Arm], scores: Any, per_point: Estimate) -> ArmTotal:
     paid = [cost for cost in costs if cost is not None]
     return ArmTotal(
         quality=_quality(scores),
+        runs=len(arms),
         missing=sum(arm.score is None for arm in arms),
         usage=sum(known, Usage()) if len(known) == len(arms) else None,
         cost=dollars(sum(paid)) if len(paid) == len(arms) else None,
@@ -185,6 +188,7 @@ def _independent_total(measurements: Sequence[TaskMeasurement], scores: Scores) 
     samples = [sample for one in measurements for row in one.independents for sample in row]
     return ArmTotal(
         quality=_quality(scores.independents),
+        runs=len(samples),
         missing=sum(sample.quality is None for sample in samples),
         usage=sum((sample.response.usage for sample in samples), Usage()),
         cost=dollars(sum(sample.response.cost_micro_dollars for sample in samples)),
