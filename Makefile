@@ -4,6 +4,7 @@
 #   TORCH_INDEX_URL  the package index that torch comes from; empty: pip's own configuration
 #   UPGRADE          with `make lock`: not empty chooses the newest versions
 #   PYTEST_ARGS      more arguments for pytest, e.g. PYTEST_ARGS="-k gate -x"
+#   PYTEST_WORKERS   processes that share the tests: auto (one a core) or a number; 0 runs them in this one
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,6 +18,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 TORCH_INDEX_URL ?=
 UPGRADE ?=
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -81,7 +83,8 @@ wheel: $(STAMPS)/dev  ## Build the wheel into dist/
 
 .PHONY: test
 test: lint types  ## Formatting, lint, layers, strict types and every test that pip alone can supply
-	$(BIN)/python -m pytest -m "not system and not network" --durations=10 --durations-min=2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not system and not network" -n $(PYTEST_WORKERS) --dist worksteal \
+		--durations=10 --durations-min=2 $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: $(STAMPS)/dev  ## Install Debian packages and run the tests that need them

@@ -1,11 +1,13 @@
-"""What holds for every test: no network, fixed randomness, two threads, and no silent gaps in the run."""
+"""What holds for every test: no network, fixed randomness, few threads, and no silent gaps in the run."""
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import shutil
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Where several processes share the tests, each has a core of its own.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 # Programs that tests start find the package too, installed or not; pytest's `pythonpath` is for this process.
 _sources = str(Path(__file__).parents[1] / "src")
@@ -90,11 +93,24 @@ def _is_this_machine(host: object) -> bool:
 _guard = NetworkGuard()
 
 
-def pytest_configure() -> None:
-    """Put the guard in before any test module is imported."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the guard in before any test module is imported; measure the core's error paths."""
     for method in ("connect", "connect_ex", "sendto"):
         setattr(socket.socket, method, _guard.wrap(getattr(socket.socket, method)))
     socket.getaddrinfo = _guard.look_up
+    config.pluginmanager.register(_core_error_paths().CoreErrorPaths(), "core_error_paths")
+
+
+def _core_error_paths() -> Any:
+    # Tests are no package, so that there is no name to import it by.
+    name = "core_error_paths"
+    if name not in sys.modules:
+        specification = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert specification is not None
+        assert specification.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+    return sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-CERT = [sys.executable, "-c", "from cert.cli.main import main; main()"]
+MAIN = "from cert.cli.main import main; main()"
 # A server of the reader's own, in place of which a scripted one answers.
 SERVER = "http://127.0.0.1:8000"
 # Models of the reader's own, and the hours of a training, are not here.
@@ -44,29 +44,21 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("code", [pytest.param(code, id=where) for where, code in blocks("python")])
-def test_python_blocks_run(code, tmp_path):
+def test_python_blocks_run(code, tmp_path, warm_python):
     """A program in the documentation that fails is the first thing a new user meets."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = warm_python.run(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("line", [pytest.param(line, id=where) for where, line in commands()])
-def test_cert_commands_run(line, tmp_path):
+def test_cert_commands_run(line, tmp_path, warm_python):
     """Each command runs without a traceback and ends as the page says (`exit code N`), or with a verdict."""
     (tmp_path / "prompt.txt").write_text("The birth city of", encoding="utf-8")
     prompt, _, rest = line.partition("    #")[0].rpartition("|")
-    stdin = shlex.split(prompt)[1] if prompt else None
+    stdin = shlex.split(prompt)[1] if prompt else ""
     with FaultServer(flavour="vllm", otherwise=ok("In Paris.")) as server:
-        done = subprocess.run(
-            [*CERT, *shlex.split(rest.replace(SERVER, server.url))[1:]],
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        arguments = shlex.split(rest.replace(SERVER, server.url))[1:]
+        done = warm_python.run(MAIN, *arguments, cwd=tmp_path, stdin=stdin)
     said = re.search(r"exit code (\d)", line)
     assert "Traceback" not in done.stderr
     assert done.returncode in ({int(said[1])} if said else {0, 1, 4}), done.stderr
@@ -74,7 +66,7 @@ def test_cert_commands_run(line, tmp_path):
 
 def test_the_readme_shows_what_the_demo_prints(tmp_path):
     """The first screen of the README is a promise of what the first command does."""
-    run = [*CERT, "demo", "--html", "demo.html"]
+    run = [sys.executable, "-c", MAIN, "demo", "--html", "demo.html"]
     wide = os.environ | {"COLUMNS": "110"}
     done = subprocess.run(run, cwd=tmp_path, env=wide, capture_output=True, text=True, check=True)
     printed = [line.rstrip() for line in done.stdout.splitlines() if not line.startswith("HTML report")]

@@ -1,7 +1,7 @@
 """The programs that the project promised before it was written, as they stand, with their model there.
 
 Each runs in a process of its own, in a folder that has a small model with random weights under the name
-that the program uses. The monitor of coordination has its own file.
+that the program uses.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,23 +66,26 @@ def folder(tmp_path_factory) -> Path:
     return found
 
 
-def run(program: str, folder: Path, told: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "default", "-c", f"{program}\n{told}"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
+@pytest.fixture
+def run(folder, warm_python) -> Callable[[str, str], str]:
+    """Run a program, and a line after it that tells of its results; gives what is printed."""
+
+    def run(program: str, told: str) -> str:
+        done = warm_python.run(f"{program}\n{told}", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        return str(done.stdout)
+
+    return run
 
 
 def test_one_analysis(folder):
     """The first program that anybody copies; it prints two numbers if the answer passed, else nothing."""
-    told = run(ONE, folder, "print(result.verdict, result.generation_steps, result.model_name)")
-    *numbers, last = told.splitlines()
+    told = "print(result.verdict, result.generation_steps, result.model_name)"
+    command = [sys.executable, "-c", f"{ONE}\n{told}"]  # in a Python of its own, as a user has it
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *numbers, last = done.stdout.splitlines()
     verdict, steps, name = last.split()
     assert (verdict, name) != ("not_measured", "")
     assert 0 < int(steps) <= 150
@@ -90,27 +94,25 @@ def test_one_analysis(folder):
     assert all(re.fullmatch(r"\d+\.\d\d \d+\.\d\d", line) for line in numbers)
 
 
-def test_a_batch_without_a_name(folder):
+def test_a_batch_without_a_name(run):
     """Without a name it is the model that comes with the package, offline, within the time."""
-    told = run(BATCH, folder, "print(monitor.model_name, [type(r).__name__ for r in results])")
+    told = run(BATCH, "print(monitor.model_name, [type(r).__name__ for r in results])")
     assert told.split(maxsplit=1) == ["reference", "['TrajectoryAnalysis', 'TrajectoryAnalysis']\n"]
 
 
-def test_version_3(folder):
+def test_version_3(run):
     """A program of version 3 gets its fields, and a warning in place of a break."""
     names = ("avg_perplexity", "max_perplexity", "avg_entropy", "max_entropy", "final_surprise")
     fields = ", ".join(f"result.{name}" for name in (*names, "passed_quality_check"))
-    told = run(VERSION_3, folder, f"print({fields})")
+    told = run(VERSION_3, f"print({fields})")
     *numbers, passed = told.split()
     assert all(float(number) >= 0.0 for number in numbers)
     assert passed in ("True", "False")
 
 
-def test_a_name_that_is_not_there_says_what_to_do(tmp_path):
+def test_a_name_that_is_not_there_says_what_to_do(tmp_path, warm_python):
     """Whoever copies the program to a machine without a network has no such model yet."""
-    done = subprocess.run(
-        [sys.executable, "-c", ONE], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = warm_python.run(ONE, cwd=tmp_path)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1
     assert last.startswith("cert.core.errors.ModelNotFoundError: ")
