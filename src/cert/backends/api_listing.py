@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cert.backends.api_names import Key, TokenNames, id_in_text, is_partial
+from cert.backends.api_names import NO_TOKEN, Key, TokenNames, id_in_text, is_partial
 from cert.backends.api_schema import Logprobs
 from cert.backends.api_steps import Listed, as_column
 from cert.backends.api_text import Piece, PieceDecoder
@@ -16,6 +17,8 @@ from cert.core.errors import UpstreamProtocolError
 from cert.signals.steps import FloatArray, IntArray
 
 __all__ = ["listing"]
+
+S = TypeVar("S", np.int64, np.float64)
 
 
 def listing(
@@ -45,13 +48,9 @@ def listing(
 def _of_entries(
     entries: Sequence[Any], names: TokenNames, decoder: PieceDecoder, chosen_takes_a_place: bool
 ) -> tuple[Listed, Sequence[Piece]]:
-    tokens: list[Any] = []
-    counts = []
-    for entry in entries:
-        tops = entry.top_logprobs or ()
-        tokens.append(entry)
-        tokens.extend(tops)
-        counts.append(len(tops))
+    tops = [entry.top_logprobs or () for entry in entries]
+    counts = np.array([*map(len, tops)], np.int64)
+    tokens = [token for entry, top in zip(entries, tops, strict=True) for token in (entry, *top)]
     if hasattr(entries[0], "bytes"):
         keys: list[Key] = list(map(_key, tokens))
     else:
@@ -61,7 +60,7 @@ def _of_entries(
     return _listed(
         keys,
         as_column([token.logprob for token in tokens]),
-        np.array(counts, np.int64),
+        counts,
         _own_ids(tokens, names),
         names,
         chosen_takes_a_place,
@@ -81,17 +80,26 @@ def _listed(
     Tokens are numbered step by step, so that a stream has the numbers of the whole.
     """
     numbers = names.numbers(keys) if own_ids is None else np.array(own_ids, np.int64)
-    chosen = np.zeros(len(keys), dtype=np.bool_)
-    chosen[np.cumsum(counts + 1) - counts - 1] = True
+    ids, logprobs = _rows(numbers, counts, NO_TOKEN), _rows(logprobs, counts, np.nan)
     return Listed(
-        ids=numbers[chosen],
-        logprobs=logprobs[chosen],
+        ids=ids[:, 0],
+        logprobs=logprobs[:, 0],
         counts=counts,
-        candidate_ids=numbers[~chosen],
-        candidate_logprobs=logprobs[~chosen],
+        candidate_ids=ids[:, 1:],
+        candidate_logprobs=logprobs[:, 1:],
         own_ids=own_ids is not None,
         chosen_takes_a_place=chosen_takes_a_place,
     )
+
+
+def _rows(values: NDArray[S], counts: IntArray, missing: float) -> NDArray[S]:
+    """Return a step a row, its chosen token first, filled up to the longest list."""
+    steps, widest = len(counts), int(counts.max()) + 1
+    if len(values) == steps * widest:
+        return values.reshape(steps, widest)
+    rows = np.full((steps, widest), missing, dtype=values.dtype)
+    rows[np.arange(widest) <= counts[:, None]] = values
+    return rows
 
 
 def _own_ids(tokens: Sequence[Any], names: TokenNames) -> list[int] | None:
@@ -125,7 +133,7 @@ def _bytes(numbers: Sequence[int]) -> bytes:
 
 def _pieces(entries: Sequence[Any], decoder: PieceDecoder) -> Sequence[Piece]:
     texts = [entry.token for entry in entries]
-    if not any(map(is_partial, texts)) and not decoder.pending:
+    if not is_partial("\n".join(texts)) and not decoder.pending:
         return texts
     return [_piece(decoder, entry) for entry in entries]
 

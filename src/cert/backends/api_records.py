@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 import msgspec
@@ -107,7 +107,7 @@ def _read_choices(response: Response[Any], options: ReadOptions, *, exact: bool)
         raise UpstreamProtocolError("the response has no choices")
     records = []
     for choice in sorted(response.choices, key=lambda choice: choice.index):
-        builder = RecordBuilder(options)
+        builder = RecordBuilder(options, gives_blocks=False)
         builder.add_choice(choice)
         if not exact and builder.names.unclear:
             return None
@@ -121,10 +121,12 @@ def _read_choices(response: Response[Any], options: ReadOptions, *, exact: bool)
 class RecordBuilder:
     """Builds a record of parts as they come: chunks of a stream, or one whole choice.
 
-    The blocks that it gives out, one after the other, are the record's steps.
+    The blocks that it gives out, one after the other, are the record's steps. Who wants the record alone
+    saves making them (``gives_blocks``).
     """
 
     options: ReadOptions = field(default_factory=ReadOptions)
+    gives_blocks: bool = True
     names: TokenNames = field(default_factory=TokenNames)
     _aligner: TextAligner = field(default_factory=TextAligner)
     _decoder: PieceDecoder = field(default_factory=PieceDecoder)
@@ -252,6 +254,8 @@ class RecordBuilder:
         steps = replace(steps, vocab_size=self.options.vocab_size)
         self._steps.append(steps)
         self._spans.extend(spans)
+        if not self.gives_blocks:
+            return None
         self._texts = ["".join(self._texts)]
         added, self._told = _additions(self._texts[0], spans, self._told)
         return TokenBlock(steps, added)
@@ -263,7 +267,7 @@ class RecordBuilder:
         return ApiRecord(
             text=text if reason not in ("timeout", "cancelled", "early_stop") else text[: self._told],
             steps=steps,
-            offsets=np.array(self._spans, dtype=np.int64).reshape(-1, 2),
+            offsets=_offsets(self._spans),
             finish_reason=reason,
             stop_step=stop,
             vocabulary=self.names,
@@ -273,6 +277,11 @@ class RecordBuilder:
             model=self._model,
             fingerprint=self._fingerprint,
         )
+
+
+def _offsets(spans: Sequence[Span]) -> IntArray:
+    flat = np.fromiter(chain.from_iterable(spans), np.int64, 2 * len(spans))
+    return flat.reshape(-1, 2)
 
 
 def _additions(text: str, spans: Sequence[Sequence[int]], told: int) -> tuple[tuple[str, ...], int]:

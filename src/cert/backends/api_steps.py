@@ -37,7 +37,7 @@ class Listed:
     Attributes:
         ids, logprobs: (T,) of the chosen tokens.
         counts: (T,) the number of candidates of each step.
-        candidate_ids, candidate_logprobs: of all steps, one after the other.
+        candidate_ids, candidate_logprobs: (T, M), M the longest list; shorter ones end with `NO_TOKEN`, NaN.
         own_ids: ids are the model's own; else they are of a `TokenNames`, and two tokens that read the same
             may share one.
         by_text: candidates were the keys of an object, in which of tokens that read the same only one is
@@ -67,27 +67,30 @@ def build_steps(listed: Listed, top_k: int, names: TokenNames) -> TokenSteps:
         UpstreamProtocolError: a log-probability above 0, probabilities that sum to more than 1, or two
             numbers for one token.
     """
-    chosen = _checked(listed.logprobs)
-    ids, logprobs = _padded(listed)
-    logprobs = _checked(logprobs)
+    chosen, logprobs = _checked(listed.logprobs), _checked(listed.candidate_logprobs)
+    ids = listed.candidate_ids.copy()
     _sort(ids, logprobs)
     _drop_repeated(ids, logprobs, listed.own_ids, names)
     chosen_ids = _tell_apart(listed, chosen, ids, logprobs, names)
     probability = np.exp(logprobs)
-    probability[np.isnan(probability)] = 0.0
+    unknown = np.isnan(probability)
+    if unknown.any():
+        probability[unknown] = 0.0
     sums = probability.sum(axis=1)
     _check_sums(sums, chosen_ids, chosen, ids)
-    counts = (ids != NO_TOKEN).sum(axis=1)
     if listed.by_text:
-        _blank(ids, logprobs, counts < top_k, 0)
+        _blank(ids, logprobs, np.flatnonzero(_counts(ids) < top_k), 0)
     if listed.chosen_takes_a_place and 0 < top_k <= ids.shape[1]:
         last = top_k - 1
-        listed_last = (counts == top_k) & (ids[:, last] == chosen_ids) & (ids[:, last] != NO_TOKEN)
+        rows = np.flatnonzero((ids[:, last] == chosen_ids) & (ids[:, last] != NO_TOKEN))
         # Where less mass is left than it has itself, no token that is not listed can be likelier.
-        surely = probability[:, last] > 1.0 - sums
-        _blank(ids, logprobs, listed_last & ~surely, last)
+        surely = probability[rows, last] > 1.0 - sums[rows]
+        _blank(ids, logprobs, rows[(_counts(ids[rows]) == top_k) & ~surely], last)
     ids, logprobs = _columns(ids, logprobs, top_k)
     return TokenSteps.build(token_ids=chosen_ids, logprob=chosen, top_ids=ids, top_logprobs=logprobs)
+
+
+# Mostly there is nothing to mend, which is quickly seen over all numbers as one row.
 
 
 def _checked(logprobs: FloatArray) -> FloatArray:
@@ -95,40 +98,38 @@ def _checked(logprobs: FloatArray) -> FloatArray:
     if highest > _POSITIVE:
         raise UpstreamProtocolError(f"the response has a log-probability of {highest:g}, which is above 0")
     clean = np.minimum(logprobs, 0.0)
-    clean[clean <= _UNKNOWN] = np.nan
+    unknown = clean <= _UNKNOWN
+    if unknown.any():
+        clean[unknown] = np.nan
     return clean
 
 
-def _padded(listed: Listed) -> tuple[IntArray, FloatArray]:
-    """Return (T, M) arrays, M the longest list; what is missing is `NO_TOKEN` and NaN."""
-    steps, widest = len(listed.ids), int(listed.counts.max(initial=0))
-    if steps and (listed.counts == widest).all():
-        shape = (steps, widest)
-        return listed.candidate_ids.reshape(shape).copy(), listed.candidate_logprobs.reshape(shape).copy()
-    ids = np.full((steps, widest), NO_TOKEN, dtype=np.int64)
-    logprobs = np.full((steps, widest), np.nan)
-    place = np.arange(widest)[None, :] < listed.counts[:, None]
-    ids[place], logprobs[place] = listed.candidate_ids, listed.candidate_logprobs
-    return ids, logprobs
+def _counts(ids: IntArray) -> IntArray:
+    return np.asarray((ids != NO_TOKEN).sum(axis=1))
 
 
 def _sort(ids: IntArray, logprobs: FloatArray) -> None:
     """Put the likeliest first, in place; those without a number last, as missing."""
+    unsorted = logprobs[:, 1:] > logprobs[:, :-1]
     unknown = np.isnan(logprobs)
-    ids[unknown] = NO_TOKEN
-    rising = logprobs[:, 1:] > logprobs[:, :-1]
-    late = unknown[:, :-1] & ~unknown[:, 1:]
-    rows = np.flatnonzero((rising | late).any(axis=1))
-    if len(rows):
-        order = np.argsort(-logprobs[rows], axis=1, kind="stable")
-        ids[rows] = np.take_along_axis(ids[rows], order, axis=1)
-        logprobs[rows] = np.take_along_axis(logprobs[rows], order, axis=1)
+    if unknown.any():
+        ids[unknown] = NO_TOKEN
+        unsorted |= unknown[:, :-1] & ~unknown[:, 1:]
+    if not unsorted.any():
+        return
+    rows = np.flatnonzero(unsorted.any(axis=1))
+    order = np.argsort(-logprobs[rows], axis=1, kind="stable")
+    ids[rows] = np.take_along_axis(ids[rows], order, axis=1)
+    logprobs[rows] = np.take_along_axis(logprobs[rows], order, axis=1)
 
 
 def _drop_repeated(ids: IntArray, logprobs: FloatArray, own_ids: bool, names: TokenNames) -> None:
     """Leave each token once in its step, in place."""
     ordered = np.sort(ids, axis=1)
-    repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != NO_TOKEN)
+    repeated = ordered[:, 1:] == ordered[:, :-1]
+    if not repeated.any():
+        return
+    repeated &= ordered[:, 1:] != NO_TOKEN
     for row in np.flatnonzero(repeated.any(axis=1)).tolist():
         _drop_repeated_in(ids[row], logprobs[row], own_ids, names)
 
@@ -156,12 +157,10 @@ def _tell_apart(
 ) -> IntArray:
     """Return the chosen ids, where one that only reads like a candidate gets a number of its own."""
     chosen_ids = listed.ids.copy()
-    same = ids == chosen_ids[:, None]
-    differs = np.abs(logprobs - chosen[:, None]) > _SAME * np.maximum(1.0, np.abs(chosen[:, None]))
-    rows = np.flatnonzero((same & differs).any(axis=1) | (same.any(axis=1) & np.isnan(chosen)))
-    for row in rows.tolist():
-        if np.isnan(chosen[row]):
-            continue
+    rows, places = np.nonzero(ids == chosen_ids[:, None])
+    own = chosen[rows]
+    differs = np.abs(logprobs[rows, places] - own) > _SAME * np.maximum(1.0, np.abs(own))
+    for row in np.unique(rows[differs]).tolist() if differs.any() else ():
         if listed.own_ids:
             raise UpstreamProtocolError("the response gives one token two log-probabilities in one step")
         chosen_ids[row] = _reads_alike(
@@ -182,8 +181,8 @@ def _reads_alike(
     return other
 
 
-def _blank(ids: IntArray, logprobs: FloatArray, rows: NDArray[np.bool_], since: int) -> None:
-    if rows.any():
+def _blank(ids: IntArray, logprobs: FloatArray, rows: IntArray, since: int) -> None:
+    if len(rows):
         ids[rows, since:], logprobs[rows, since:] = NO_TOKEN, np.nan
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import TypeAlias
 
 __all__ = ["Piece", "PieceDecoder", "Span", "TextAligner"]
@@ -79,12 +79,9 @@ class TextAligner:
         """Return all spans if the tokens just make the text, as they mostly do."""
         if not pieces or not pieces[-1] or None in pieces or "".join(_known(pieces)) != text:
             return None
-        spans = []
-        for piece in _known(pieces):
-            end = self.position + len(piece)
-            spans.append((self.position, end))
-            self.position = end
-        return spans
+        stops = list(accumulate(map(len, _known(pieces)), initial=self.position))
+        self.position = stops[-1]
+        return list(pairwise(stops))
 
     def _settled(self, *, final: bool) -> list[Span]:
         spans: list[Span] = []

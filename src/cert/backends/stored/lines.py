@@ -68,7 +68,7 @@ def read_lines(stream: IO[bytes], max_bytes: int) -> Iterator[Line]:
                     continue
                 if number == 1:
                     data = data.removeprefix(_BOM)
-                if data.strip(_BLANK):
+                if not data.isspace() or data.strip(_BLANK):
                     yield Line(number, data, whole=data.endswith(b"\n"))
         except (OSError, EOFError, zlib.error) as error:
             message = "the file is damaged or cut off, so that nothing after this can be read"
