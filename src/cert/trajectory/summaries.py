@@ -176,7 +176,7 @@ def _of_parquet(path: Path, config: TrajectoryConfig, options: StoredOptions) ->
     def tables() -> Iterator[SummaryTable]:
         for batch in batches:
             if isinstance(batch.rows, CertError):
-                yield _table([StoredItem(batch.first, batch.rows)], config)
+                yield _table([_Row(batch.first, 0, None, batch.rows)], config)
                 continue
             n = len(batch.rows)
             blocks, errors = step_blocks(batch.rows)
@@ -202,12 +202,27 @@ def _of_parquet(path: Path, config: TrajectoryConfig, options: StoredOptions) ->
     return tables()
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Row:
+    """What a table needs of an item; the rest of a generation is given back at once."""
+
+    number: int
+    choice: int
+    key: str | None
+    outcome: TokenSteps | CertError
+
+    @classmethod
+    def of(cls, item: StoredItem) -> _Row:
+        outcome = item.outcome.steps if isinstance(item.outcome, Generation) else item.outcome
+        return cls(item.number, item.choice, item.key, outcome)
+
+
 def _of_items(items: Iterator[StoredItem], config: TrajectoryConfig) -> Iterator[SummaryTable]:
-    kept: list[StoredItem] = []
+    kept: list[_Row] = []
     tokens = 0
-    for item in items:
-        kept.append(item)
-        tokens += len(item.outcome.steps) if isinstance(item.outcome, Generation) else 1
+    for row in map(_Row.of, items):
+        kept.append(row)
+        tokens += len(row.outcome) if isinstance(row.outcome, TokenSteps) else 1
         if tokens >= _BLOCK_TOKENS:
             yield _table(kept, config)
             kept, tokens = [], 0
@@ -215,24 +230,24 @@ def _of_items(items: Iterator[StoredItem], config: TrajectoryConfig) -> Iterator
         yield _table(kept, config)
 
 
-def _table(items: Sequence[StoredItem], config: TrajectoryConfig) -> SummaryTable:
-    columns = _not_measured(len(items))
+def _table(rows: Sequence[_Row], config: TrajectoryConfig) -> SummaryTable:
+    columns = _not_measured(len(rows))
     errors: dict[int, CertError] = {}
     alike: dict[tuple[int, int | None], list[tuple[int, TokenSteps]]] = {}
-    for place, item in enumerate(items):
-        if isinstance(item.outcome, CertError):
-            errors[place] = item.outcome
+    for place, row in enumerate(rows):
+        if isinstance(row.outcome, CertError):
+            errors[place] = row.outcome
         else:
-            steps = item.outcome.steps
+            steps = row.outcome
             alike.setdefault((steps.top_k, steps.vocab_size), []).append((place, steps))
     for members in alike.values():
         lengths = np.array([len(steps) for _, steps in members])
         found = signal_columns(_joined([steps for _, steps in members]), lengths, config.signal_options)
         _fill(columns, np.array([place for place, _ in members]), found)
     return SummaryTable(
-        number=np.array([item.number for item in items], dtype=np.int64),
-        choice=np.array([item.choice for item in items], dtype=np.int64),
-        keys=[item.key for item in items],
+        number=np.array([row.number for row in rows], dtype=np.int64),
+        choice=np.array([row.choice for row in rows], dtype=np.int64),
+        keys=[row.key for row in rows],
         errors=errors,
         signals=columns,
         verdict=verdicts(columns, config.thresholds),
