@@ -124,7 +124,9 @@ class ChatRequest:
             if self.tool is None
             else [self.tool.name, self.tool.description, dict(self.tool.schema)],
         }
-        return hashlib.sha256(json.dumps(read, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        text = json.dumps(read, sort_keys=True, ensure_ascii=False)
+        # A lone surrogate is refused by whoever would have to send it, and not here.
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Task:
         metadata: for the user's own evaluators; kept in records, never sent.
 
     Raises:
-        InputError: the text is empty.
+        InputError: the text is empty, or a text holds half of a surrogate pair, which is no character.
     """
 
     text: str
@@ -54,6 +54,13 @@ class Task:
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise InputError("the task is empty")
+        try:
+            for text in (self.text, *self.references):
+                text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the task holds half of a surrogate pair at place {error.start}, which is no character"
+            ) from error
         if not self.id:
             object.__setattr__(self, "id", hashlib.sha256(self.text.encode()).hexdigest()[:12])
 

@@ -162,6 +162,14 @@ def test_an_empty_task_is_refused():
         measure(orchestrator(), "  ")
 
 
+def test_half_a_character_is_refused_and_not_a_traceback():
+    """A text that was cut in the middle of an emoji cannot be sent, and says where."""
+    with pytest.raises(InputError, match="surrogate pair at place 3"):
+        Task("so \ud83d")
+    with pytest.raises(InputError, match="surrogate"):
+        Task("so", references=("\udc00",))
+
+
 def test_money_is_told_by_arm_and_adds_up():
     """A platform owner sees what the team costs, and what measuring it does."""
     client = ScriptedChat(otherwise=reply)
