@@ -36,6 +36,7 @@ from cert.coordination.statistics import (
     decide,
     decide_all,
     decide_sequentially,
+    discordance_spread,
     inference,
     omega,
     omega_best_agent,
@@ -155,9 +156,17 @@ def spread(system: Discordant | Qualities) -> float:
     return float((drawn.coordinated.mean(axis=1) - drawn.baseline.mean(axis=1)).std())
 
 
+def null_spread(system: Discordant | Qualities, margin: float) -> float | None:
+    """Return that of the same discordance with a difference of the margin, for right and wrong alone."""
+    if isinstance(system, Qualities) or system.graded:
+        return None
+    total = system.gained + system.lost
+    return discordance_spread((total + margin) / 2, (total - margin) / 2)
+
+
 def power(system: Discordant | Qualities, margin: float, count: int) -> dict[str, Any]:
     """Return how often the effect is found with the stated number of tasks; what pilots would state."""
-    needed = tasks_for(system.effect, spread(system), margin)
+    needed = tasks_for(system.effect, spread(system), margin, null_spread=null_spread(system, margin))
     pilots = [
         decide(drawn.coordinated, drawn.baseline, sources, Rules(margin=margin)).tasks_needed
         for drawn, sources in simulations(system, 50, min(count, 300))

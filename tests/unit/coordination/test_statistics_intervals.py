@@ -22,7 +22,8 @@ from cert.coordination.statistics import (
 from cert.coordination.statistics.betting import BettingPairs, log_capital, stakes_for
 from cert.coordination.statistics.cluster_t import ClusterT, fieller, freedom_of, mean_covariance
 from cert.coordination.statistics.inference import design_effect
-from cert.coordination.statistics.paired_score import PairedScore, root
+from cert.coordination.statistics.paired_score import PairedScore
+from cert.coordination.statistics.roots import root
 from cert.core.errors import InputError
 
 scores = st.lists(
@@ -372,6 +373,7 @@ SYSTEMS = [
     (Discordant(0.10, 0.05), 10),
     (Discordant(0.10, 0.05), 50),
     (Discordant(0.02, 0.01), 20),
+    (Discordant(0.10, 0.01, both=0.01), 10),
     (Discordant(0.10, 0.05, source_size=5, alike=0.5), 50),
     (Discordant(0.10, 0.00, graded=True), 100),
     (Qualities(0.05, spread=0.9), 20),

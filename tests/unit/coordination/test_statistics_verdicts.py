@@ -199,7 +199,7 @@ def test_the_margin_is_what_the_interval_is_held_against(margin, verdict):
 def test_stated_tasks_find_the_stated_effect():
     """A number of tasks that finds it in half of the cases would send users out twice."""
     system = Discordant(0.50, 0.10)
-    needed = tasks_for(0.4, discordance_spread(0.50, 0.10), 0.2)
+    needed = tasks_for(0.4, discordance_spread(0.50, 0.10), 0.2, null_spread=discordance_spread(0.40, 0.20))
     rules = Rules(margin=0.2)
     found = sum(verdict_of(system, needed, seed, rules) == "worth_it" for seed in range(200))
     assert found / 200 >= 0.80 - 2.5 * math.sqrt(0.8 * 0.2 / 200)

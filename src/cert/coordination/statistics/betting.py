@@ -20,8 +20,8 @@ from typing import Final
 
 import numpy as np
 
-from cert.coordination.statistics.paired_score import root
 from cert.coordination.statistics.pairs import Floats
+from cert.coordination.statistics.roots import root
 
 __all__ = ["SEQUENTIAL_STAKES", "BettingPairs", "log_capital", "stakes_for"]
 

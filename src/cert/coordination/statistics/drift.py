@@ -27,6 +27,7 @@ from cert.core.errors import InputError
 __all__ = ["DropDetector", "DropState"]
 
 _RUNS: Final = 4000
+_RESERVE: Final = 0.2
 _SMALLEST_REFERENCE: Final = 30
 
 
@@ -126,8 +127,8 @@ class DropDetector:
             np.maximum(peaks, statistic, out=peaks)
         with np.errstate(divide="ignore"):
             relative = np.where(peaks > 0.0, peaks, 0.0) / variances
-        # A share of the runs is binomial: the quantile is taken one standard error further out.
-        share = false_alarms - math.sqrt(false_alarms * (1.0 - false_alarms) / _RUNS)
+        # The runs' binomial error, and a fifth in reserve, as the sample's shape is not the true one.
+        share = (1.0 - _RESERVE) * false_alarms - math.sqrt(false_alarms * (1.0 - false_alarms) / _RUNS)
         threshold = float(
             np.quantile(relative, 1.0 - max(share, 1.0 / _RUNS), method="higher") * scores.var()
         )

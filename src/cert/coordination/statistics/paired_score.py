@@ -11,16 +11,17 @@ Medicine 21, 689–699 (2002), for the ratio. At no effect both are McNemar's (b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from cert.coordination.statistics.betting import stakes_for
 from cert.coordination.statistics.distributions import t_quantile, two_sided_p
+from cert.coordination.statistics.roots import root
 
-__all__ = ["PairedScore", "root"]
+__all__ = ["PairedScore"]
 
-_PRECISION: Final = 1.0e-10
 _LARGEST_RATIO: Final = 1.0e6
+_FEW: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,43 @@ class PairedScore:
         )
 
     def ratio(self, level: float) -> tuple[float, float]:
-        """Return the interval of P(first right) / P(second right), in [0, ∞]."""
+        """Return the interval of P(first right) / P(second right), in [0, ∞].
+
+        Where an arm is right in fewer than five pairs the statistic is far from normal, and the interval is
+        made as wide as the one by betting; but not across 1, of which the difference speaks.
+        """
+        low, high = self._ratio_by_score(level)
+        if min(self.both + self.gained, self.both + self.lost) >= _FEW:
+            return low, high
+        below, above = self._ratio_by_betting(level)
+        return (
+            min(low, max(below, 1.0) if low > 1.0 else below),
+            max(high, min(above, 1.0) if high < 1.0 else above),
+        )
+
+    def _ratio_by_score(self, level: float) -> tuple[float, float]:
         critical = t_quantile((1.0 + level) / 2.0, self.freedom)
-        above, below = self.both + self.gained, self.both + self.lost
-        value = above / below if below > 0.0 else math.inf
+        middle = self._odds()
+        low = root(lambda r: self.ratio_statistic(_ratio(r)) - critical, 0.0, middle)
+        high = root(lambda r: self.ratio_statistic(_ratio(r)) + critical, middle, 1.0)
+        return _end(low), _end(high)
+
+    def _ratio_by_betting(self, level: float) -> tuple[float, float]:
+        """Return the interval of `betting`, from the table instead of the pairs."""
+        price = math.log(2.0 / (1.0 - level))
+        middle = self._odds()
         low = root(
-            lambda r: self.ratio_statistic(_ratio(r)) - critical, 0.0, value / (1.0 + value) if below else 1.0
+            lambda r: _capital(self.both, self.gained, self.lost, _ratio(r), self.n) - price, 0.0, middle
         )
         high = root(
-            lambda r: self.ratio_statistic(_ratio(r)) + critical, value / (1.0 + value) if below else 1.0, 1.0
+            lambda r: price - _capital(self.both, self.lost, self.gained, _inverse(r), self.n), middle, 1.0
         )
         return _end(low), _end(high)
+
+    def _odds(self) -> float:
+        """Return the estimate γ as γ/(1 + γ); 1 for a second arm that is never right."""
+        above, below = self.both + self.gained, self.both + self.lost
+        return above / (above + below) if below > 0.0 else 1.0
 
     def p_value(self, null: float) -> float:
         """Return the two-sided p of the hypothesis that the difference is ``null``."""
@@ -91,40 +118,24 @@ class PairedScore:
         return _quotient(gap, n * null * (gained + lost))
 
 
-def root(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a falling function crosses 0 in [low, high], or the end that it does not reach.
-
-    Bisection where the function is infinite, else regula falsi, made to close in from both sides (Illinois).
-    """
-    above, below = falling(low), falling(high)
-    if above <= 0.0:
-        return low
-    if below > 0.0:
-        return high
-    kept = 0
-    while high - low > _PRECISION:
-        middle = _between(low, above, high, below)
-        value = falling(middle)
-        if value > 0.0:
-            low, above = middle, value
-            below = below / 2.0 if kept > 0 else below
-            kept = 1
-        else:
-            high, below = middle, value
-            above = above / 2.0 if kept < 0 else above
-            kept = -1
-        if value == 0.0:
-            return middle
-    return (low + high) / 2.0
+def _capital(both: float, gained: float, lost: float, ratio: float, n: float) -> float:
+    """Return ln of the mixed capital of bets on C/ratio − S."""
+    if ratio <= 0.0:
+        return math.inf if both + gained > 0.0 else -math.inf
+    if math.isinf(ratio):
+        return 0.0
+    logs = [
+        both * math.log1p(stake * (1.0 / ratio - 1.0))
+        + gained * math.log1p(stake / ratio)
+        + lost * math.log1p(-stake)
+        for stake in stakes_for(math.ceil(n)).tolist()
+    ]
+    top = max(logs)
+    return top + math.log(sum(math.exp(each - top) for each in logs) / len(logs))
 
 
-def _between(low: float, above: float, high: float, below: float) -> float:
-    """Return where the secant crosses 0, a little off the ends so that both of them move."""
-    if math.isinf(above) or math.isinf(below) or above == below:
-        return (low + high) / 2.0
-    guess = low + (high - low) * above / (above - below)
-    edge = min(_PRECISION / 2.0, (high - low) / 4.0)
-    return min(max(guess, low + edge), high - edge)
+def _inverse(odds: float) -> float:
+    return (1.0 - odds) / odds if odds > 0.0 else math.inf
 
 
 def _ratio(odds: float) -> float:

@@ -47,17 +47,28 @@ def tasks_needed(
     """
     if found.standard_error is None or not found.discordant:
         return None
-    variance = found.standard_error**2 * (1.0 + _LOST_TO_FEW / found.discordant)
-    spread = math.sqrt(variance * found.tasks)
-    needed = tasks_for(effect, spread, margin, level, power)
+    variance = found.standard_error**2 * (1.0 + _LOST_TO_FEW / found.discordant) * found.tasks
+    null = variance
+    if found.interval.method == "score" and found.value is not None:
+        # As much discordance, but with a difference that equals the margin; sources blow it up alike.
+        alone = max(found.discordant / found.tasks - found.value**2, 1.0 / found.tasks)
+        null = variance * max(found.discordant / found.tasks - margin**2, 1.0 / found.tasks) / alone
+    needed = tasks_for(effect, math.sqrt(variance), margin, level, power, math.sqrt(null))
     few = math.ceil(FEW_CLUSTERS * found.tasks / found.sources) if found.interval.method != "score" else 2
     return max(needed, few)
 
 
 def tasks_for(
-    effect: float, spread: float, margin: float = 0.0, level: float = 0.95, power: float = 0.8
+    effect: float,
+    spread: float,
+    margin: float = 0.0,
+    level: float = 0.95,
+    power: float = 0.8,
+    null_spread: float | None = None,
 ) -> int:
-    """Return how many independent tasks find an effect: ((z_{1−α/2} + z_{1−β})·σ/(effect − margin))² + z²/2.
+    """Return how many independent tasks find an effect.
+
+    N = ((z_{1−α/2}·σ_0 + z_{1−β}·σ)/(effect − margin))² + z²/2.
 
     Args:
         effect: the true mean difference.
@@ -65,6 +76,8 @@ def tasks_for(
         margin: that the interval has to lie above.
         level: of the interval.
         power: with which it does.
+        null_spread: σ_0, that of a difference which equals the margin; by default σ. For right and wrong it
+            differs: `discordance_spread` of the same discordance with that difference.
 
     Raises:
         InputError: the effect is not above the margin.
@@ -72,7 +85,8 @@ def tasks_for(
     if not effect > margin + _SMALLEST:
         raise InputError(f"an effect of {effect} is not above the margin of {margin}: no number finds it")
     z = normal_quantile((1.0 + level) / 2.0)
-    return math.ceil(((z + normal_quantile(power)) * spread / (effect - margin)) ** 2 + z * z / 2.0)
+    reach = z * (spread if null_spread is None else null_spread) + normal_quantile(power) * spread
+    return math.ceil((reach / (effect - margin)) ** 2 + z * z / 2.0)
 
 
 def discordance_spread(gained: float, lost: float) -> float:
