@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterable
@@ -24,6 +25,7 @@ from cert.coordination.chat import ChatRequest, Completion, Usage
 from cert.coordination.client import AnthropicClientWithResilience, Price, Tool
 from cert.coordination.clients import anthropic as module
 from cert.coordination.clients.anthropic_errors import ANTHROPIC_ERRORS
+from cert.coordination.clients.arrivals import ArrivalLimiter
 from cert.core.budget import Budget
 from cert.core.circuit_breaker import CircuitBreaker
 from cert.core.errors import (
@@ -65,7 +67,8 @@ Use = Callable[[AnthropicClientWithResilience], Coroutine[Any, Any, Any]]
 
 
 def client_of(server: FaultServer, **options: Any) -> AnthropicClientWithResilience:
-    chosen = {"base_url": server.url, "price": PRICE, "policy": QUICK, "requests_per_minute": None} | options
+    chosen: dict[str, Any] = {"base_url": server.url, "price": PRICE, "policy": QUICK}
+    chosen |= {"requests_per_minute": None} | options
     return AnthropicClientWithResilience("k", **chosen)
 
 
@@ -369,8 +372,20 @@ def test_a_server_that_stays_broken_opens_the_circuit():
         with pytest.raises(CircuitOpenError):
             await client.complete("Why?")
 
-    _, server = used([error(500)] * 20, use)
-    assert len(server.requests) == 5
+    twenty = replace(QUICK, retry=RetryPolicy(attempts=30, initial_seconds=0.001, maximum_seconds=0.001))
+    _, server = used([error(500)] * 30, use, policy=twenty)
+    assert len(server.requests) == 20
+
+
+def test_errors_that_come_before_the_answers_open_nothing():
+    """Of forty calls at once, those that fail are done first: five in a row say nothing of the server."""
+    script = [error(500) if number % 5 == 0 else replace(ok("Because."), delay=0.2) for number in range(40)]
+
+    async def use(client: AnthropicClientWithResilience) -> list[Completion]:
+        return await asyncio.gather(*(client.complete("Why?") for _ in range(40)))
+
+    completions, _ = used(script, use)
+    assert {completion.text for completion in completions} == {"Because.", "Paris is the capital of France."}
 
 
 def test_attempts_that_are_used_up_say_why():
@@ -420,7 +435,7 @@ def test_nothing_is_logged_of_prompts_and_keys(caplog):
 def test_costs_are_the_servers_own_account_to_the_micro_dollar():
     """A bill that differs from ours by a little differs by much at the end of the month."""
     prices = {"input": "0.31", "output": "1.57", "cache_read": "0.03", "cache_write": "0.39"}
-    exact = {name: Decimal(price) for name, price in prices.items()}
+    exact: dict[str, Any] = {name: Decimal(price) for name, price in prices.items()}
 
     def reply(number: int) -> Reply:
         return replace(ok("word " * (number % 7 + 1)), cache_read=number % 5, cache_write=number % 3)
@@ -432,7 +447,7 @@ def test_costs_are_the_servers_own_account_to_the_micro_dollar():
             )
             return client.get_cost_stats()
 
-    dearer = {f"{name}_price": price for name, price in exact.items()}
+    dearer: dict[str, Any] = {f"{name}_price": price for name, price in exact.items()}
     with FaultServer([reply(number) for number in range(60)], **dearer) as server:
         stats = asyncio.run(run(server))
         account = server.account
@@ -538,11 +553,11 @@ def test_no_minute_holds_more_requests_than_allowed():
         patient = replace(QUICK, deadline_seconds=300.0)
         async with client_of(server, requests_per_minute=50, clock=clock, policy=patient) as client:
             tasks = [asyncio.create_task(client.complete("Why?")) for _ in range(120)]
-            for _ in range(400):
+            for step in itertools.cycle((1.0, 1.0, 10.0)):
+                await _quiet(server)
                 if all(task.done() for task in tasks):
                     break
-                await clock.advance_async(1.0)
-                await asyncio.sleep(0.01)
+                await clock.advance_async(step)
             await asyncio.gather(*tasks)
 
     with FaultServer(clock=clock.monotonic) as server:
@@ -551,6 +566,40 @@ def test_no_minute_holds_more_requests_than_allowed():
     assert len(arrivals) == 120
     assert max(sum(start <= at < start + 60 for at in arrivals) for start in arrivals) <= 50
     assert arrivals[99] < 75  # a hundred in little more than the minute that they need
+
+
+async def _quiet(server: FaultServer) -> None:
+    """Wait until what was let go has arrived: the sockets are real, and the clock is not."""
+    seen, since = -1, 0
+    while since < 3:
+        await asyncio.sleep(0.02)
+        seen, since = len(server.requests), since + 1 if len(server.requests) == seen else 0
+
+
+def test_what_is_late_on_its_way_does_not_crowd_the_next_minute():
+    """Connections that open slowly must not make one minute's requests arrive in the next one's."""
+    clock = FakeClock()
+    limiter = ArrivalLimiter(RateLimiter(2, clock=clock), 2, clock)
+
+    async def begin() -> float:
+        await limiter.acquire_async(0, 200.0)
+        return clock.monotonic()
+
+    async def run() -> list[float]:
+        tasks = [asyncio.create_task(begin()) for _ in range(5)]
+        await clock.advance_async(130)
+        return [await task for task in tasks]
+
+    begun = asyncio.run(run())
+    assert begun[2] - begun[0] >= 62
+    assert begun[4] - begun[2] >= 62
+    waits = FakeClock()
+    plain = ArrivalLimiter(RateLimiter(1, clock=waits), 1, waits)
+    assert plain.acquire() == 0
+    assert 62 <= plain.acquire(0, 100.0) < 63
+    waits.advance(61)
+    with pytest.raises(RateLimitedError):
+        plain.acquire(0, 0.5)
 
 
 def test_a_rate_of_tokens_is_kept_too():

@@ -113,7 +113,7 @@ def test_messages_and_whole_requests_mean_what_they_say(case):
                 await client.complete((Message("system", "x"), Message("user", "y")))
             with pytest.raises(InputError, match="last message"):
                 await client.complete(talk[:2])
-            with pytest.raises(InputError, match="surrogate"):
+            with pytest.raises(InputError, match="half"):
                 await client.complete("half \ud800 a pair")
 
     run(ask())

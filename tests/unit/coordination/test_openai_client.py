@@ -40,7 +40,7 @@ def used(script: Iterable[Reply], use: Use, **options: Any) -> tuple[Any, FaultS
     """Return what ``use`` returns of a client of a server with this script, and the server."""
 
     async def run(server: FaultServer) -> Any:
-        chosen = {"price": PRICE, "policy": QUICK} | options
+        chosen: dict[str, Any] = {"price": PRICE, "policy": QUICK} | options
         async with OpenAIChatClient("m", server.url + "/v1", "k", **chosen) as client:
             return await use(client)
 
@@ -214,7 +214,7 @@ def test_an_answer_that_cannot_be_accounted_for_is_none(usage):
 def test_costs_are_the_servers_own_account_to_the_micro_dollar():
     """Cached tokens are among the prompt's in this API, and must not be paid twice."""
     exact = {"input": "0.31", "output": "1.57", "cache_read": "0.03", "cache_write": "0.39"}
-    prices = {name: Decimal(price) for name, price in exact.items()}
+    prices: dict[str, Any] = {name: Decimal(price) for name, price in exact.items()}
     replies = [
         replace(ok("word " * (number % 7 + 1)), cache_read=number % 5, cache_write=number % 3)
         for number in range(30)
@@ -226,7 +226,8 @@ def test_costs_are_the_servers_own_account_to_the_micro_dollar():
             await asyncio.gather(*(client.complete("why " * 9, agent=f"a{n % 2}") for n in range(30)))
             return client.get_cost_stats()
 
-    with FaultServer(replies, **{f"{name}_price": price for name, price in prices.items()}) as server:
+    charged: dict[str, Any] = {f"{name}_price": price for name, price in prices.items()}
+    with FaultServer(replies, **charged) as server:
         stats = asyncio.run(run(server))
         account = server.account
     assert stats.total == Decimal(account.micro_dollars) / 1_000_000 == sum(stats.by_agent.values())
@@ -302,10 +303,15 @@ def test_a_server_of_ones_own_has_no_price_until_one_is_given():
 )
 def test_settings_that_cannot_be_right_are_refused_at_once(options, match):
     """A mistake in a setting shows when the client is made, not after an hour."""
-    right = {"model": "m", "base_url": "http://127.0.0.1:1/v1", "price": PRICE, "api_key": "sk-hidden"}
+    right: dict[str, Any] = {
+        "model": "m",
+        "base_url": "http://127.0.0.1:1/v1",
+        "price": PRICE,
+        "api_key": "sk-hidden",
+    }
     with pytest.raises(ConfigurationError, match=match):
-        OpenAIChatClient(**{**right, **options})  # type: ignore[arg-type]
-    assert "sk-hidden" not in repr(OpenAIChatClient(**right))  # type: ignore[arg-type]
+        OpenAIChatClient(**{**right, **options})
+    assert "sk-hidden" not in repr(OpenAIChatClient(**right))
 
 
 def test_a_missing_sdk_names_its_extra(monkeypatch):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import TypeAlias
 
+from cert.coordination.clients.arrivals import ArrivalLimiter
 from cert.core.budget import Budget
-from cert.core.circuit_breaker import Breaker, CircuitBreaker
+from cert.core.circuit_breaker import Breaker, BreakerPolicy, CircuitBreaker
 from cert.core.clock import SYSTEM_CLOCK, Clock
 from cert.core.errors import ConfigurationError
 from cert.core.events import EventHub
@@ -21,6 +22,11 @@ Dollars: TypeAlias = Decimal | int | float | str
 
 # An attempt is a whole answer; the deadline holds what waits for 50 requests a minute.
 CHAT_POLICY = ResiliencePolicy(deadline_seconds=600.0, attempt_seconds=120.0)
+
+
+# Errors come faster than answers: of many calls at once, the first to be done are those that failed, and a
+# few in a row show nothing of a server that answers all others.
+_BREAKER = BreakerPolicy(minimum_calls=60, failures_in_a_row=20)
 
 
 class Protection:
@@ -59,11 +65,12 @@ class Protection:
         self.name, self.clock, self.hub = name, clock, hub
         self.policy = policy or CHAT_POLICY
         self.limiter, self.budget = limiter, budget
-        self.breaker = breaker or CircuitBreaker(name, clock=clock, hub=hub)
+        self.breaker = breaker or CircuitBreaker(name, _BREAKER, clock=clock, hub=hub)
         if limiter is None and (requests_per_minute, tokens_per_minute) != (None, None):
-            self.limiter = RateLimiter(
-                requests_per_minute, tokens_per_minute, name=name, clock=clock, hub=hub
-            )
+            rates = RateLimiter(requests_per_minute, tokens_per_minute, name=name, clock=clock, hub=hub)
+            self.limiter = rates
+            if requests_per_minute is not None:
+                self.limiter = ArrivalLimiter(rates, requests_per_minute, clock)
         if budget is None and (max_cost_per_hour, max_cost_total) != (None, None):
             per_hour = micro_dollar_limit("max_cost_per_hour", max_cost_per_hour)
             total = micro_dollar_limit("max_cost_total", max_cost_total)
