@@ -33,6 +33,8 @@ __all__ = [
     "CircuitChanged",
     "ComponentDegraded",
     "CoordinationMeasured",
+    "DriftFound",
+    "DriftStanding",
     "Event",
     "EventHub",
     "GenerationFinished",
@@ -249,6 +251,36 @@ class JudgementFinished(Event):
     name: ClassVar[str] = "judgement_finished"
     evaluator: str
     outcome: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftFound(Event):
+    """The scores of a system fell, or the judge that gives them has changed.
+
+    Attributes:
+        system: by its name.
+        family: of the tasks.
+        kind: who changed, ``system``, ``judge`` or ``both``, or ``unclear``. An alarm that is told apart
+            later is found again, with its kind.
+    """
+
+    name: ClassVar[str] = "drift_found"
+    system: str
+    family: str
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftStanding(Event):
+    """How many of a system's alarms of one kind stand now.
+
+    Told when it changes, and when a process begins to watch.
+    """
+
+    name: ClassVar[str] = "drift_standing"
+    system: str
+    kind: str
+    alarms: int
 
 
 @dataclass(frozen=True, kw_only=True)

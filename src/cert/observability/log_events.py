@@ -13,6 +13,7 @@ from cert.core.events import (
     CallFinished,
     CircuitChanged,
     ComponentDegraded,
+    DriftFound,
     Event,
     HealthChanged,
     JudgementFinished,
@@ -65,7 +66,7 @@ def level_of(event: Event) -> str:
             return "error"
         case BudgetBegun() | BudgetRefused() | CallFinished() | OutOfMemoryMet() | RetryScheduled():
             return "warning"
-        case HealthChanged(after="degraded") | JudgementFinished():
+        case DriftFound() | HealthChanged(after="degraded") | JudgementFinished():
             return "warning"
         case _:
             return "info"

@@ -24,6 +24,8 @@ from cert.core.events import (
     CircuitChanged,
     ComponentDegraded,
     CoordinationMeasured,
+    DriftFound,
+    DriftStanding,
     Event,
     EventHub,
     GenerationFinished,
@@ -195,6 +197,14 @@ class _Metrics:
         evaluator = self._guards["evaluator"](event.evaluator)
         judged = "ok" if event.outcome == "ok" else "missing"
         self._counter("cert_judgements_total", evaluator=evaluator, judged=judged).inc()
+
+    @_handle.register
+    def _(self, event: DriftFound) -> None:
+        self._counter("cert_drift_alarms_total", system=event.system, kind=event.kind).inc()
+
+    @_handle.register
+    def _(self, event: DriftStanding) -> None:
+        self._gauge("cert_drift_alarms_standing", system=event.system, kind=event.kind).set(event.alarms)
 
     @_handle.register
     def _(self, event: HealthChanged) -> None:
