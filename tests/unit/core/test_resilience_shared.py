@@ -320,3 +320,21 @@ def test_without_a_budget_two_parts_still_go_together(way: str) -> None:
     world.call()
     assert world.redis.trips == [["rate_limit", "circuit"], ["circuit"]]
     assert world.results() == 1
+
+
+@ways
+def test_a_late_settlement_is_not_lost_with_a_call_that_has_to_wait(way: str) -> None:
+    """A settlement rides with the next reservation; one that is not reached would take it along for good."""
+    world = World(way, requests=1)
+    held = world.budget.reserve(500)
+    world.call()
+    world.server.connected = False
+    assert not held.settle(20)
+    world.server.connected = True
+    world.clock.advance(2)
+    world.budget.snapshot()  # which tells that Redis is back, and takes no settlement along
+    with pytest.raises(RateLimitedError):
+        world.call()
+    assert world.books() == (7, 500)
+    world.budget.reserve(1).release()
+    assert world.books() == (27, 0)
