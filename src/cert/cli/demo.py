@@ -1,4 +1,4 @@
-"""``cert demo``: the main job, offline, on the reference model, where every answer's truth is known."""
+"""``cert demo``: both jobs, offline, on the reference model, where every answer's truth is known."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ def demo(
         "cert-demo.html"
     ),
 ) -> None:
-    """Ask the reference model about a known, a seldom seen and an unknown fact, and watch it answer."""
+    """Watch the reference model answer three questions, then measure whether teams of it are worth it."""
+    from cert.cli.demo_team import demo_team
     from cert.cli.output import check_writable
     from cert.trajectory import HamiltonianMonitor
 
-    check_writable(html)
+    teams = html.with_stem(f"{html.stem}-teams")
+    for path in (html, teams):
+        check_writable(path)
     with stderr().status("loading the reference model"):
         quiet_libraries()
         from cert.reference.world import load_world
 
-        facts = _facts(load_world())
+        world = load_world()
         monitor = HamiltonianMonitor(preload=True)
-    with results() as out:
-        _ask(monitor, facts, html, out)
+    with results() as out, monitor:
+        _ask(monitor, _facts(world), html, out)
+        with monitor.resource.acquire() as backend:
+            demo_team(backend, world, teams, out)
 
 
 def _ask(monitor: HamiltonianMonitor, facts: list[Fact], html: Path, out: Console) -> None:
@@ -52,14 +57,13 @@ def _ask(monitor: HamiltonianMonitor, facts: list[Fact], html: Path, out: Consol
         "the truth. The facts below are the first ones of their kind; nobody looked at the answers.\n"
     )
     analyses = []
-    with monitor:
-        for fact in facts:
-            analysis = monitor.analyze([Message("user", fact.question())])
-            analyses.append(analysis)
-            out.print(_answer(fact, analysis))
+    for fact in facts:
+        analysis = monitor.analyze([Message("user", fact.question())])
+        analyses.append(analysis)
+        out.print(_answer(fact, analysis))
     out.print(_lesson(facts, analyses), highlight=False)
     write_text(html, render_report(analyses))
-    out.print(f"HTML report: {html.resolve()}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"HTML report: {html.resolve()}\n", markup=False, highlight=False, soft_wrap=True)
 
 
 def _facts(world: World) -> list[Fact]:

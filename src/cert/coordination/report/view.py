@@ -27,7 +27,7 @@ from cert.coordination.suite.report import CoordinationReport
 from cert.coordination.types import Task, Verdict
 from cert.reporting.numbers import NOT_MEASURED, number
 
-__all__ = ["suite_view", "task_view"]
+__all__ = ["suite_view", "task_numbers", "task_view"]
 
 _ICONS: Final[dict[Verdict, str]] = {
     "worth_it": "pass",
@@ -70,7 +70,7 @@ def task_view(metrics: CoordinationMetrics, task: Task | None) -> dict[str, Any]
         "title": "One task cannot tell",
         "strategy": metrics.strategy,
         "task": task,
-        "numbers": _numbers(metrics),
+        "numbers": task_numbers(metrics),
         "costs": [(_COSTS.get(name, name), money(amount)) for name, amount in metrics.cost.items()],
         "talks": [transcript_view(said, metrics.strategy) for said in metrics.transcripts],
         "facts": [
@@ -187,7 +187,9 @@ def _change(change: RoundChange) -> dict[str, str]:
     }
 
 
-def _numbers(metrics: CoordinationMetrics) -> list[tuple[str, str, str]]:
+def task_numbers(metrics: CoordinationMetrics) -> list[tuple[str, str, str]]:
+    """Return name, value and meaning of each number of one task; of a missing one, why it is."""
+
     def told(name: str, value: float | None, write: Any = number) -> str:
         return (
             write(value) if value is not None else f"{NOT_MEASURED}: {metrics.missing.get(name, 'no score')}"
