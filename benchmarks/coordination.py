@@ -18,6 +18,11 @@ need rounding.
 when to come back). Attempts time out after five seconds, so that the run is short; deadlines and all else
 are the client's defaults.
 
+*rounds*: the wall time of a round of agents who are asked at once, over that of the slowest of them.
+
+*suite*: a suite measured five times under new names, three strategies each: the share of the baseline's cost
+that its store saves.
+
 *recovery*: a server that fails for some seconds under a steady stream of calls: the time from its recovery to
 the first completion.
 """
@@ -46,8 +51,10 @@ from typing import Any
 import anthropic
 from provenance import provenance
 
+from cert.coordination import BaselineMeasurer, CoordinationOrchestrator, Task, Team
 from cert.coordination.client import AnthropicClientWithResilience, Price
 from cert.coordination.clients.limits import CHAT_POLICY
+from cert.coordination.evaluators import numeric
 from cert.core.errors import CertError
 from cert.testing import FakeClock, FaultServer, RecordedRequest, Reply, error, ok
 
@@ -55,6 +62,8 @@ OVERHEAD_MS = 1.0
 USED = 0.95
 SUCCESS = 0.999
 RECOVERY_SECONDS = 30.0
+ROUND = 1.15
+SAVED = 0.8
 PER_MINUTE = 50
 MODEL = "claude-sonnet-5-5"
 QUESTION = "Which of the two is the better answer, and why? " * 10
@@ -328,11 +337,79 @@ async def _recovery(outage_seconds: float) -> float:
 
 # --- the program ----------------------------------------------------------------------------------
 
+
+async def measure_rounds(agents: int, rounds: int) -> dict[str, Any]:
+    """Ask a team whose members take different times, round by round."""
+    delays = random.Random(0)
+
+    def script(_request: RecordedRequest) -> Reply:
+        return replace(ok("Yes."), delay=delays.uniform(0.2, 0.6))
+
+    ratios = []
+    with FaultServer(script) as server:
+        async with AnthropicClientWithResilience("k", base_url=server.url, **FREE) as client:
+            team = Team.of(client, agents)
+            task = Task(QUESTION)
+            for number in range(rounds + 1):
+                begun = time.monotonic()
+                said = await team.ask_all(
+                    task, [(agent, team.prompts.answer(task.text)) for agent in team.agents], round=number
+                )
+                wall = time.monotonic() - begun
+                if number:  # the first opens the connections
+                    ratios.append(wall / max(one.seconds for one in said))
+    return {
+        "agents": agents,
+        "wall_over_slowest": spread(ratios),
+        "target": ROUND,
+    }
+
+
+async def measure_suites(runs: int, tasks: int) -> dict[str, Any]:
+    """Measure the same tasks again and again, as every night."""
+    answers = random.Random(0)
+    questions = [Task(f"What is {n} + {n}?", references=(str(2 * n),)) for n in range(tasks)]
+    evaluator = numeric()
+    with FaultServer(lambda _request: ok(str(answers.randrange(2 * tasks)))) as server:
+        async with AnthropicClientWithResilience("k", base_url=server.url, **FREE) as client:
+            baseline = BaselineMeasurer(client, evaluator)
+            orchestrator = CoordinationOrchestrator(client, baseline, evaluator)
+            reports = [
+                await orchestrator.measure_suite(
+                    questions, ("vote", "parallel", "debate(rounds=1)"), run=f"night-{number}"
+                )
+                for number in range(runs)
+            ]
+            stats = await baseline.cache_stats()
+            await baseline.aclose()
+    whole = stats.saved_micro_dollars + stats.spent_micro_dollars
+    return {
+        "runs": runs,
+        "tasks": tasks,
+        "strategies": 3,
+        "baseline_saved": stats.saved_micro_dollars / whole,
+        "baseline_spent_dollars": str(stats.spent),
+        "spent_dollars": [str(report.spent) for report in reports],
+        "target": SAVED,
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {
+        "median": round(statistics.median(ordered), 4),
+        "min": round(ordered[0], 4),
+        "max": round(ordered[-1], 4),
+    }
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[dict[str, Any]]]] = {
     "overhead": lambda given: measure_overhead(given.calls, given.repeats),
     "rate": lambda given: measure_rate(given.minutes),
     "cost": lambda _given: measure_cost(400),
     "faults": lambda given: measure_faults(given.completions, 40, 3),
+    "rounds": lambda _given: measure_rounds(5, 20),
+    "suite": lambda _given: measure_suites(5, 10),
     "recovery": lambda _given: measure_recovery(5.0, 3),
 }
 
