@@ -23,6 +23,27 @@ SURFACE = {
         "Agent", "BestOfN", "Choice", "Chooser", "Debate", "Discussion", "MajorityChooser", "Parallel",
         "Sequential", "Strategy", "Team", "Vote", "get", "names", "parse", "register",
     ],
+    "cert.coordination": [
+        "Agent", "AgentResponse", "AnthropicClientWithResilience", "BaselineMeasurement", "BaselineMeasurer",
+        "ChatClient", "ChatIdentity", "ChatRequest", "Completion", "CoordinationMetrics",
+        "CoordinationOrchestrator", "CoordinationReport", "Evaluation", "FunctionSystem",
+        "InProcessChatClient", "Interval", "OpenAIChatClient", "QualityEvaluator", "System", "Task", "Team",
+        "TeamSystem", "Tool", "Transcript", "Usage", "Verdict",
+    ],
+    "cert.coordination.evaluators": [
+        "BlockingJudge", "CalibratedShare", "CallableEvaluator", "ChatJudge", "Criterion", "Evaluator",
+        "JudgeFigures", "MatchEvaluator", "OrderFigures", "PairwiseEvaluator", "PairwiseJudge", "Preference",
+        "QualityEvaluator", "Rubric", "calibrated_share", "choice", "exact", "flip_rate", "judge_figures",
+        "krippendorff_alpha", "normalized", "numeric", "order_figures", "regex", "repeat_deviation",
+    ],
+    "cert.coordination.store": [
+        "CacheStats", "CachedChatClient", "CachedEvaluator", "CompletionStore", "LostCall", "LostCalls",
+        "keeping", "open_store",
+    ],
+    "cert.coordination.strategies": [
+        "Agent", "BestOfN", "Choice", "Chooser", "Debate", "Discussion", "MajorityChooser", "Parallel",
+        "Sequential", "Strategy", "Team", "Vote", "get", "names", "parse", "register",
+    ],
     "cert.signals": [
         "GenerationSignals", "RunningSignals", "SampleSignals", "SignalColumns", "SignalOptions",
         "SignalStream", "StepSignals", "TokenSteps", "analyze_steps", "discrete_semantic_entropy", "energy",
@@ -60,6 +81,10 @@ def test_a_package_offers_what_it_is_said_to(package):
         *(
             f"cert.core.{name}"
             for name in ("resources", "errors", "retry", "circuit_breaker", "health", "config")
+        ),
+        *(
+            f"cert.coordination.{name}"
+            for name in ("types", "client", "orchestrator", "evaluator", "baseline")
         ),
         "cert.observability.logging",
         "cert.observability.metrics",
