@@ -16,8 +16,9 @@ import pytest
 # streams and its end are its own.
 _FORKS = """
 import json, os, sys, types
-import cert.cli.main, cert.trajectory, torch, transformers
+import cert.cli.main, cert.trajectory, torch, transformers, transformers.models.qwen2.modeling_qwen2
 import cert.backends.local, cert.backends.openai_server, cert.trajectory.stored, cert.trajectory.v3
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 asked, told = os.fdopen(int(sys.argv[1])), os.fdopen(int(sys.argv[2]), "w", buffering=1)
 for line in asked:
