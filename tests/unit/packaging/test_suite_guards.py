@@ -16,8 +16,10 @@ CONFTEST = Path(__file__).parents[2] / "conftest.py"
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A suite of its own that has this suite's conftest."""
+    """A suite of its own that has this suite's conftest, and the plugin that it loads from beside it."""
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
+    plugin = CONFTEST.with_name("core_error_paths.py")
+    (pytester.path / plugin.name).write_text(plugin.read_text(encoding="utf-8"), encoding="utf-8")
     return pytester
 
 
