@@ -125,7 +125,7 @@ def test_entropies_of_different_numbers_of_repeats_are_not_averaged():
     assert found.pairwise.value == 0.0
 
 
-def test_coverage_means():
+def test_coverage_over_tasks():
     """The 95 % interval of the mean agreement holds the truth; a small version of what is promised."""
     rng = np.random.default_rng(0)
     held, truth = 0, 0.7**2 + 0.3**2
@@ -143,7 +143,7 @@ def test_coverage_means():
     assert held / 40 >= 0.93
 
 
-def test_spread_of_scores_means():
+def test_spread_of_scores_over_tasks():
     """It is pooled as variances; tasks that were scored once tell nothing of it."""
     tasks = [
         measured("1", "1", scores=[0.2, 0.4], task="a"),

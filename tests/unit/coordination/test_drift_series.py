@@ -51,7 +51,7 @@ def fallen(watching):
     series = fed(watching, noisy(np.random.default_rng(2), 0.45, 60))
     assert series.alarm is not None
     assert series.alarm.kind == "unclear"
-    assert series.after.n > 40
+    assert series.after.n == 60 - series.alarm.fell_at > 40
     return series
 
 
@@ -139,6 +139,7 @@ def test_restarts_in_the_middle_give_the_same_alarms(watching, values, cuts, che
         (("reference",), ["0.5"]),
         (("detector", "threshold"), math.inf),
         (("alarm", "kind"), "weather"),
+        (("alarm", "raised_at"), math.nan),
         (("after", "n"), -3),
         (("plan", "drop"), 2.0),
         (("plan",), None),
@@ -203,6 +204,8 @@ def after(mean, n=100):
         (shift(-0.18, -0.12), 0.30, 100, "both"),  # explains less than half of it
         (shift(-0.20, 0.10), 0.55, 100, "unclear"),  # anchors that say nothing
         (shift(-0.06, 0.05), 0.40, 100, "system"),  # wide, but the fall is more than all of it
+        (shift(-0.07, 0.05), 0.65, 0, "unclear"),  # a judge that may have taken more than the slack
+        (shift(-0.18, -0.02), 0.55, 40, "unclear"),  # a fall of the system may hide behind it
         (None, 0.55, 100, "unclear"),
     ],
 )
