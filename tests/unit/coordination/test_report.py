@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from dataclasses import replace
 from decimal import Decimal
 from html.parser import HTMLParser
+from importlib import resources
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -280,3 +283,34 @@ def test_money_is_written_for_people(amount: Decimal | None, text: str) -> None:
 def test_points_are_written_for_people(score: float | None, text: str) -> None:
     """A difference has a sign, and nothing is minus zero."""
     assert points(score) == text
+
+
+def schema(name: str) -> dict[str, Any]:
+    """A schema of the package."""
+    path = resources.files("cert.coordination").joinpath(f"schemas/{name}.v1.json")
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(loaded)
+    return loaded
+
+
+@pytest.mark.parametrize("transcripts", [True, False])
+def test_the_json_of_a_suite_is_as_its_schema_says(report: CoordinationReport, transcripts: bool) -> None:
+    """Programs of others read it; a field that comes or goes unseen breaks them."""
+    of = schema("coordination-report")
+    data = json.loads(json.dumps(report.to_dict(transcripts=transcripts), allow_nan=False))
+    jsonschema.validate(data, of)
+    assert set(data) == set(of["properties"])
+    for name in ("Findings", "Decision", "ArmTotal"):
+        told = data["findings"][0]
+        one = {"Findings": told, "Decision": told["decision"], "ArmTotal": told["team"]}[name]
+        assert set(one) == set(of["$defs"][name]["properties"])
+
+
+def test_the_json_of_one_task_is_as_its_schema_says(measured: Any) -> None:
+    """The same for a single task."""
+    of = schema("coordination-metrics")
+    data = json.loads(json.dumps(measured[1].to_dict(), allow_nan=False))
+    jsonschema.validate(data, of)
+    assert set(data) == set(of["properties"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data | {"gamma": "much"}, of)
