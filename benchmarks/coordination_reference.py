@@ -1,6 +1,6 @@
 """What talking does on the reference model: five ways to answer 200 questions whose truth is known.
 
-    python benchmarks/coordination_reference.py [--tasks 200] [--out benchmarks/results/coordination_reference.json]
+    python benchmarks/coordination_reference.py [--tasks 200] [--out FILE]
 
 Questions in a wording that training never used, about people of whom it never asked anything, on facts that
 it read 4 to 64 times: the model knows some of them. Three agents at temperature 1; every system is compared
