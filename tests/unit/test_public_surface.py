@@ -36,6 +36,15 @@ SURFACE = {
         "QualityEvaluator", "Rubric", "calibrated_share", "choice", "exact", "flip_rate", "judge_figures",
         "krippendorff_alpha", "normalized", "numeric", "order_figures", "regex", "repeat_deviation",
     ],
+    "cert.coordination.statistics": [
+        "Decision", "Difference", "Discordant", "DropDetector", "DropState", "Estimate", "HolmStep",
+        "Inference", "MARGIN", "NoiseFloor", "Pairs", "Qualities", "Rules", "SequentialDecision", "Simulated",
+        "VarianceComponents", "agent_spread", "best_agents", "cost_per_further_point", "cost_per_point",
+        "decide", "decide_all", "decide_sequentially", "difference", "discordance_spread", "gamma",
+        "gamma_budget", "holm", "inference", "minimum_detectable_effect", "noise_floor", "omega",
+        "omega_best_agent", "omega_best_sample", "omega_bias", "pair", "ratio", "task_ratios", "tasks_for",
+        "tasks_needed", "variance_components",
+    ],
     "cert.coordination.store": [
         "CacheStats", "CachedChatClient", "CachedEvaluator", "CompletionStore", "LostCall", "LostCalls",
         "keeping", "open_store",
