@@ -18,6 +18,9 @@ SURFACE = {
         "Backend", "Capabilities", "Control", "Generation", "GenerationRequest", "Message", "ModelIdentity",
         "Outcome", "Prompt", "Sampling", "ScoreRequest", "TokenBlock",
     ],
+    "cert.coordination.drift": [
+        "Alarm", "Anchor", "AnchorSet", "Check", "DriftMonitor", "DriftStatus", "Kind", "Plan", "Shift",
+    ],
     "cert.coordination.prompts": ["Prompt", "PromptSet", "ROLES", "known_prompts", "load_prompts"],
     "cert.coordination.strategies": [
         "Agent", "BestOfN", "Choice", "Chooser", "Debate", "Discussion", "MajorityChooser", "Parallel",
