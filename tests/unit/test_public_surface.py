@@ -22,10 +22,6 @@ SURFACE = {
         "Alarm", "Anchor", "AnchorSet", "Check", "DriftMonitor", "DriftStatus", "Kind", "Plan", "Shift",
     ],
     "cert.coordination.prompts": ["Prompt", "PromptSet", "ROLES", "known_prompts", "load_prompts"],
-    "cert.coordination.strategies": [
-        "Agent", "BestOfN", "Choice", "Chooser", "Debate", "Discussion", "MajorityChooser", "Parallel",
-        "Sequential", "Strategy", "Team", "Vote", "get", "names", "parse", "register",
-    ],
     "cert.coordination": [
         "Agent", "AgentResponse", "AnthropicClientWithResilience", "BaselineMeasurement", "BaselineMeasurer",
         "ChatClient", "ChatIdentity", "ChatRequest", "Completion", "CoordinationMetrics",

@@ -28,7 +28,7 @@ class Plan:
         reference: scores of the reference phase, while the system is known to be well; 30 at least.
         drop: of the mean score, that is to be found.
         horizon: scores after the reference phase over which false alarms are counted.
-        false_alarms: P(any alarm in the horizon) of a system and a judge that do not change.
+        false_alarms: P(the detector alarms in the horizon) though neither system nor judge changed.
         checks: re-scorings of the anchors that are planned for the horizon.
         judge_alarms: P(any of them calls a judge changed) of one that is not.
 
