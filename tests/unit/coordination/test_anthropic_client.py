@@ -209,6 +209,18 @@ def test_arguments_that_were_cut_are_none():
     assert (whole.structured, whole.finish) == ({"score": 2}, "tool_use")
 
 
+def test_two_calls_of_the_one_tool_are_no_answer():
+    """A judge that calls its tool with a 2 and a 9 has not judged; taking the first would be a guess."""
+
+    def twice(body):
+        return {**body, "content": [*body["content"], {**body["content"][-1], "input": {"score": 9}}]}
+
+    tool = Tool("rate", "Rates.", {"type": "object"})
+    replies = [Reply(arguments={"score": 2}, rewrite=twice)]
+    completion, _ = used(replies, lambda client: client.complete("?", tool=tool))
+    assert completion.structured is None
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

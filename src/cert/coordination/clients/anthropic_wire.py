@@ -118,7 +118,10 @@ def read_message(data: bytes, request: ChatRequest) -> Answer:
 
 def _arguments(message: Message, request: ChatRequest) -> Mapping[str, Any] | None:
     """Return the arguments of the call of the one tool; those of an answer that was cut are none."""
-    for block in message.content:
-        if request.tool is not None and block.type == "tool_use" and block.name == request.tool.name:
-            return block.input if isinstance(block.input, dict) else None
-    return None
+    calls = [
+        block.input
+        for block in message.content
+        if request.tool is not None and block.type == "tool_use" and block.name == request.tool.name
+    ]
+    # Two calls of a tool that was to be called once say two things.
+    return calls[0] if len(calls) == 1 and isinstance(calls[0], dict) else None

@@ -142,10 +142,9 @@ def _arguments(said: Message, name: str) -> Mapping[str, Any] | None:
         calls: Sequence[Call] = msgspec.convert(said.tool_calls or [], list[Call])
     except msgspec.ValidationError:
         return None
-    for call in calls:
-        if call.function is not None and call.function.name == name:
-            return _json(call.function.arguments)
-    return None
+    named = [call.function for call in calls if call.function is not None and call.function.name == name]
+    # Two calls of a tool that was to be called once say two things.
+    return _json(named[0].arguments) if len(named) == 1 else None
 
 
 def _json(text: object) -> Mapping[str, Any] | None:
