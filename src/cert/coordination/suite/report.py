@@ -16,6 +16,7 @@ from cert.coordination.store.records import LostCalls
 from cert.coordination.suite.findings import Findings
 from cert.coordination.suite.rehearsal import Estimate
 from cert.coordination.types import SCHEMA_VERSION, Transcript
+from cert.reporting.data import json_ready
 
 __all__ = ["CoordinationReport", "Row"]
 
@@ -141,10 +142,10 @@ class CoordinationReport:
         ]
         if not transcripts:
             for row in rows:
-                for told in ("transcripts", "task_text", "references"):
-                    row.pop(told)
+                for name in ("transcripts", "task_text", "references"):
+                    row.pop(name)
         lost = {"calls": len(self.lost.calls), "at_most": self.lost.most, "unbounded": self.lost.unbounded}
-        json_ready: dict[str, Any] = _json(
+        told: dict[str, Any] = json_ready(
             {
                 "schema_version": SCHEMA_VERSION,
                 "kind": "coordination_report",
@@ -154,23 +155,7 @@ class CoordinationReport:
                 "rows": rows,
             }
         )
-        return json_ready
-
-
-def _json(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_json(item) for item in value]
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
-    if isinstance(value, Decimal):
-        return str(value)
-    return value
+        return told
 
 
 def _mean(scores: list[float | None]) -> float | None:
