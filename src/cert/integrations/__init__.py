@@ -1,0 +1,1 @@
+"""What other programs keep, read for the monitors: each integration is a package of its own."""
