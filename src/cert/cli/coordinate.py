@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from cert.cli.console import results, stderr
 from cert.cli.coordinate_options import MoneyOptions, OutputOptions, ScoreOptions, TeamOptions
 from cert.cli.given_text import given_text
+from cert.cli.inspect_logs import inspect_logs
 from cert.cli.option_groups import grouped
 from cert.cli.outcome import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, exit_with
 
@@ -44,6 +45,7 @@ app = typer.Typer(
     "`cert coordinate TASK` is `cert coordinate task TASK`.",
     no_args_is_help=True,
 )
+app.command("inspect")(inspect_logs)
 
 
 class Wanted(StrEnum):
@@ -139,6 +141,7 @@ def suite(
 
     read = read_tasks(tasks)
     output.check(tasks)
+    run = money.name()
     plan = {
         "systems": split_systems(systems),
         "num_agents": team.agents,
@@ -148,9 +151,9 @@ def suite(
         "replicates": team.replicates,
         "seed": team.seed,
         "max_cost": money.most(),
-        "run": money.name(),
+        "run": run,
     }
-    report = _stoppable(lambda: _suite(read, plan, team, score, money), money, plan["run"])
+    report = _stoppable(lambda: _suite(read, plan, team, score, money), money, run)
     if report is None:
         return
     from cert.cli.coordinate_view import suite_lines
