@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -481,3 +482,60 @@ def test_report_prints(opened: Chromium) -> None:
     assert len(printed) > 20_000
     assert opened.run("document.documentElement.classList.contains('printing')") is False
     assert opened.complaints() == []
+
+
+# --- the report of teams, which has no script at all ----------------------------------------------
+
+
+def teams(folder: Path) -> Path:
+    """The report of a suite in which every answer is hostile."""
+    pytest.importorskip("scipy")
+    from cert.coordination.baseline import BaselineMeasurer
+    from cert.coordination.evaluators import numeric
+    from cert.coordination.orchestrator import CoordinationOrchestrator
+    from cert.coordination.report import render
+    from cert.coordination.scripted import ScriptedChat
+    from cert.coordination.types import Task
+
+    def says(request: Any) -> str:
+        return " ".join(HOSTILE) + f" It is {41 + len(request.draw) % 2}"
+
+    client, evaluator = ScriptedChat(otherwise=says), numeric()
+    orchestrator = CoordinationOrchestrator(client, BaselineMeasurer(client, evaluator), evaluator)
+    tasks = [Task(f"{payload} What is 6 × 7?", references=("42",)) for payload in HOSTILE[:4]]
+    report = asyncio.run(orchestrator.measure_suite(tasks, ["vote", "parallel"], replicates=2))
+    path = folder / "teams.html"
+    path.write_text(render(report), encoding="utf-8")
+    return path
+
+
+def test_the_report_of_teams_opens_complete_and_alone(chromium: Chromium, tmp_path: Path) -> None:
+    """At every width, light and dark, on paper: nothing is loaded, nothing runs, nothing sticks out."""
+    path = teams(tmp_path)
+    for width, dark in ((360, False), (800, True), (1400, False)):
+        chromium.show(path, width=width, dark=dark)
+        assert chromium.complaints() == []
+        assert chromium.requests() == [path.as_uri()]
+        assert chromium.run("document.documentElement.scrollWidth") <= width
+        assert chromium.run("document.querySelectorAll('.forest .track').length") >= 4
+        tracks = chromium.run(
+            "[...document.querySelectorAll('.forest .track')].map(t => t.getBoundingClientRect().width)"
+        )
+        assert min(tracks) > 100
+        assert chromium.colours() > 50
+        chromium.run("[...document.querySelectorAll('details')].slice(0, 4).forEach(d => { d.open = true; })")
+        chromium.settle()
+        assert chromium.run("document.documentElement.scrollWidth") <= width
+        assert chromium.run("typeof window.pwned") == "undefined"
+    assert chromium.run("document.querySelectorAll('script, img, iframe').length") == 0
+
+
+def test_the_report_of_teams_is_reached_by_keyboard(chromium: Chromium, tmp_path: Path) -> None:
+    """What can be opened can be opened without a mouse."""
+    chromium.show(teams(tmp_path))
+    focused = "document.activeElement.tagName"
+    seen = set()
+    for _ in range(12):
+        chromium.press("Tab")
+        seen.add(chromium.run(focused))
+    assert "SUMMARY" in seen
