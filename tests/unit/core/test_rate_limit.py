@@ -286,7 +286,7 @@ def test_a_timeout_in_the_line_ends_the_waiting() -> None:
         world = World("local", 3)
         for _ in range(3):
             await world.limiter.acquire_async()
-        world.limiter._window.take = lambda tokens: 20.0  # type: ignore[method-assign]
+        world.limiter._window.take = lambda tokens: 20.0  # type: ignore[assignment, method-assign, misc]
         first = asyncio.ensure_future(world.limiter.acquire_async())
         second = asyncio.ensure_future(world.limiter.acquire_async(timeout=30))
         await world.clock.advance_async(29)

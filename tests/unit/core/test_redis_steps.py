@@ -118,7 +118,7 @@ def test_a_full_redis_is_told_as_such_by_the_step_it_refuses(redis: Counted) -> 
 
 def test_when_redis_is_gone_every_step_that_was_sent_knows(redis: Counted) -> None:
     """One that thinks it was not asked would not give back what Redis may have done for it."""
-    redis.run = _gone  # type: ignore[method-assign]
+    redis.run = _gone  # type: ignore[assignment, method-assign]
     sent, left = [Note("list", 1), Note("list", 2)], Note("list", 3, rides=False)
     take(redis, [*sent, left])
     assert all(isinstance(step.error, StoreError) and not step.pending for step in sent)

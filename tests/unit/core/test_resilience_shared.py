@@ -80,13 +80,18 @@ class World:
         server_mixin.time = SimpleNamespace(time=self.wall)  # type: ignore[assignment, attr-defined]
         self.server = fakeredis.FakeServer()
         self.redis = Trips(self.server)
-        common = {"clock": self.clock, "hub": EventHub()}
+        common: dict[str, Any] = {"clock": self.clock, "hub": EventHub()}
         self.limiter = RateLimiter(requests, 10_000, redis=self.redis, **common)
         self.budget = Budget(dollars, redis=self.redis, **common)
         self.breaker = RedisCircuitBreaker(
             "model", self.redis, BreakerPolicy(failures_in_a_row=2), time=self.clock.monotonic, **common
         )
-        parts = {"limiter": self.limiter, "budget": self.budget, "breaker": self.breaker, **options}
+        parts: dict[str, Any] = {
+            "limiter": self.limiter,
+            "budget": self.budget,
+            "breaker": self.breaker,
+            **options,
+        }
         self.stack = ResilienceStack("ask", ONCE, **parts, **common)
         self.sent = 0
 
@@ -280,7 +285,7 @@ def test_a_call_cancelled_on_its_way_in_leaves_nothing_set_aside() -> None:
             await asyncio.sleep(60)
             return answer
 
-        world.redis.run_async = slow  # type: ignore[method-assign]
+        world.redis.run_async = slow  # type: ignore[assignment, method-assign]
         task = asyncio.create_task(world.stack.call_async(_never, DEMAND))
         await started.wait()
         task.cancel()
