@@ -51,6 +51,11 @@ def requirements_of(project: dict[str, object], extras: list[str]) -> list[str]:
     return sorted(set(found))
 
 
+def range_of(project: dict[str, object], extra: str, name: str) -> str:
+    """The range of one package of an extra."""
+    return next(one for one in requirements_of(project, [extra]) if re.match(rf"{name}\b", one))
+
+
 def compile_pins(
     python: Path, folder: Path, name: str, requirements: list[str], keep: str, *options: str
 ) -> Pins:
@@ -124,7 +129,8 @@ def main() -> None:
         everything = requirements_of(project, list(project["optional-dependencies"])) + builders
         dev = compile_pins(python, folder, "dev", everything, keep, "--generate-hashes")
         chosen = "".join(f"{name}=={version}\n" for name, (version, _) in dev.items())
-        demo = compile_pins(python, folder, "demo", requirements_of(project, ["local"]) + builders, chosen)
+        shown = [*requirements_of(project, ["local"]), range_of(project, "coordination", "scipy")]
+        demo = compile_pins(python, folder, "demo", shown + builders, chosen)
 
     missing = demo.keys() - dev.keys()
     if missing:
@@ -144,7 +150,7 @@ def main() -> None:
     )
     write(
         ROOT / "requirements" / "demo.lock",
-        "The base install, the extra `local` and the build backend, without torch: see torch.txt.",
+        "What `make demo` needs (the extra `local` and SciPy), without torch: see torch.txt.",
         {name: dev[name] for name in demo},
         hashed=True,
     )
