@@ -53,7 +53,7 @@ def _ask(monitor: HamiltonianMonitor, facts: list[Fact], html: Path, out: Consol
     from cert.trajectory.report import render_report
 
     out.print(
-        "The reference model learnt invented biographies. How often it read each fact is known, and so is\n"
+        "The reference model learnt invented biographies. How often it read each fact is known, and so is "
         "the truth. The facts below are the first ones of their kind; nobody looked at the answers.\n"
     )
     analyses = []
@@ -107,6 +107,6 @@ def _lesson(facts: list[Fact], analyses: list[TrajectoryAnalysis]) -> str:
         f"{passed_wrong} wrong answer passed" if passed_wrong == 1 else f"{passed_wrong} wrong answers passed"
     )
     return (
-        f"{told} these thresholds. They are version 3's and uncalibrated: no error rate belongs to them,\n"
+        f"{told} these thresholds. They are version 3's and uncalibrated: no error rate belongs to them, "
         "while the numbers behind them tell the answers apart (`cert reference evaluate` says how well).\n"
     )

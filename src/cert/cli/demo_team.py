@@ -43,7 +43,7 @@ def demo_team(backend: Backend, world: World, html: Path, out: Console) -> None:
     tasks = list(_tasks(world))
     out.print(
         f"Would three of this model do better? {len(tasks)} questions that it half knows, each put to a team "
-        "and to one\nagent that may spend the same tokens.\n",
+        "and to one agent that may spend the same tokens.\n",
         highlight=False,
     )
     try:
@@ -115,6 +115,6 @@ def _lesson(report: CoordinationReport) -> str:
         names = ", ".join(found.system for found in claims)
         return f"\nA claim is made of {names}; of the others, a suite of hundreds of tasks would say more.\n"
     return (
-        "\nTwelve questions decide nothing, and CERT says so: a gain on them would be luck as well as not.\n"
+        "\nTwelve questions decide nothing, and CERT says so: a gain on them would be luck as well as not. "
         "`cert coordinate suite` measures yours, with the price of each point.\n"
     )
