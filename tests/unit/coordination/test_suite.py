@@ -125,6 +125,29 @@ def test_a_run_that_was_cancelled_goes_on_without_paying_twice(tmp_path):
     assert not set(first.asked()) & set(second.asked())
 
 
+def test_calls_that_were_out_at_a_kill_are_told_of_every_arm(tmp_path):
+    """Money that may be gone is reported, whether the team or its baseline had asked."""
+    store = tmp_path / "store.sqlite3"
+
+    def hang(request):
+        return asyncio.sleep(60, "42")
+
+    async def give_up() -> None:
+        made = Made(ScriptedChat(otherwise=hang), store=store)
+        run = asyncio.ensure_future(made.orchestrator.measure_suite(tasks(1), ["vote"]))
+        while len(made.client.requests) < 6:  # three agents, and three independent ones
+            await asyncio.sleep(0.01)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await made.baseline.aclose()
+
+    asyncio.run(give_up())
+    lost = Made(store=store).suite(tasks(1), ["vote"]).lost
+    assert len(lost.calls) == 6
+    assert lost.most > 0
+
+
 def test_another_run_shares_the_baseline_alone(tmp_path):
     """Five nightly runs pay for five teams and one baseline; the teams' noise stays real."""
     store = tmp_path / "store.sqlite3"

@@ -93,7 +93,8 @@ class CoordinationReport:
         stopped: ``budget`` or ``max_cost`` where the money ended before the tasks did, else ``None``.
         estimate: of the cost, made before the start.
         spent, saved: dollars paid this time, and not paid since the answers were there.
-        lost: calls of this run that may be billed and whose answers never came.
+        lost: calls of this run, and of the baseline whoever measured it, that may be billed and whose answers
+            never came.
         seconds: wall time.
     """
 

@@ -12,7 +12,7 @@ from cert.coordination.gathering import all_to_their_end
 from cert.coordination.measurement import TaskMeasurement, TaskMeasurer
 from cert.coordination.statistics.sequential import SequentialDecision, decide_sequentially
 from cert.coordination.statistics.verdict import Decision, decide_all
-from cert.coordination.store import CompletionStore
+from cert.coordination.store import CompletionStore, LostCalls
 from cert.coordination.suite.findings import Findings, findings_of
 from cert.coordination.suite.plan import SuitePlan
 from cert.coordination.suite.progress import Progress
@@ -56,7 +56,7 @@ async def measure_suite(
     suite = _Suite(plan, measurer, systems, store, on_progress)
     started, created_at = time.monotonic(), datetime.now(UTC)
     await suite.measure()
-    lost = await store.lost(run)
+    lost = [await store.lost(scope) for scope in (run, measurer.baseline.scope)]
     return CoordinationReport(
         run=run,
         created_at=created_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -73,7 +73,10 @@ async def measure_suite(
         estimate=estimate,
         spent=dollars((await suite.paid())[0]),
         saved=dollars((await suite.paid())[1]),
-        lost=lost,
+        lost=LostCalls(
+            calls=tuple(sorted((call for part in lost for call in part.calls), key=lambda it: it.started_at)),
+            under_way=sum(part.under_way for part in lost),
+        ),
         seconds=time.monotonic() - started,
     )
 
