@@ -138,15 +138,25 @@ class ChatIdentity:
         model: as it is asked for.
         endpoint: base URL without user, password and query; ``None`` in this process.
         revision: of the weights, where it is known.
+        settings: of the client, that change answers to the same request, such as its own temperature.
     """
 
     provider: str
     model: str
     endpoint: str | None = None
     revision: str | None = None
+    settings: str = ""
 
     def __str__(self) -> str:
         return f"{self.provider}:{self.model}"
+
+    @property
+    def whole(self) -> str:
+        """All of it in one line, for names that must change when any of it does."""
+        revision = f"#{self.revision}" if self.revision else ""
+        endpoint = f"@{self.endpoint}" if self.endpoint else ""
+        settings = f" ({self.settings})" if self.settings else ""
+        return f"{self}{revision}{endpoint}{settings}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,7 @@ class TeamSystem:
         team = self.team
         agents = [*team.agents, *filter(None, (team.aggregator, team.selector))]
         told = "; ".join(
-            f"{agent.name}={agent.client.identity} system={agent.system!r} t={agent.temperature} "
+            f"{agent.name}={agent.client.identity.whole} system={agent.system!r} t={agent.temperature} "
             f"max={agent.max_tokens}"
             for agent in agents
         )

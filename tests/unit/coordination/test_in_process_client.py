@@ -242,3 +242,10 @@ def test_what_cannot_be_right_is_refused_at_once(options, kind):
     """A mistake shows when the client is made."""
     with pytest.raises(kind):
         InProcessChatClient(**options)
+
+
+def test_two_temperatures_are_two_clients(reference):
+    """A cache that took the one's answers for the other's would mix two distributions."""
+    cool, warm = (InProcessChatClient(backend=reference, temperature=t) for t in (0.5, 1.0))
+    assert cool.identity != warm.identity
+    assert cool.identity.whole != warm.identity.whole

@@ -94,7 +94,8 @@ class InProcessChatClient(ProtectedChatClient):
     def identity(self) -> ChatIdentity:
         """Who answers."""
         named = self._loaded.identity
-        return ChatIdentity(named.backend, named.name, revision=named.revision)
+        settings = f"temperature={self._temperature:g}"
+        return ChatIdentity(named.backend, named.name, revision=named.revision, settings=settings)
 
     async def aclose(self) -> None:
         """Let go of the model, where it was loaded here; nothing may be asked afterwards."""

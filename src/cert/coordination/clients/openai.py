@@ -133,7 +133,8 @@ class OpenAIChatClient(ProtectedChatClient):
     @property
     def identity(self) -> ChatIdentity:
         """Who answers."""
-        return ChatIdentity("openai", self._model, self._url)
+        settings = "" if self._typed == "tool" else f"typed_output={self._typed}"
+        return ChatIdentity("openai", self._model, self._url, settings=settings)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; the next completion opens new ones."""

@@ -155,10 +155,7 @@ class Asking:
 
 def who(client: ChatClient) -> str:
     """Name a judging model with all that tells it from others."""
-    identity = client.identity
-    where = f"@{identity.endpoint}" if identity.endpoint else ""
-    revision = f"#{identity.revision}" if identity.revision else ""
-    return f"{identity}{revision}{where}"
+    return client.identity.whole
 
 
 def joined_draw(*parts: str) -> str:

@@ -31,7 +31,10 @@ def request_key(identity: ChatIdentity, request: ChatRequest, scope: str = "") -
         "completion",
         scope,
         {
-            "identity": [identity.provider, identity.model, identity.endpoint, identity.revision],
+            "identity": [
+                *(identity.provider, identity.model, identity.endpoint, identity.revision),
+                *([identity.settings] if identity.settings else []),
+            ],
             "system": request.system,
             "messages": [[message.role, message.content] for message in request.messages],
             "tool": None if request.tool is None else _tool(request.tool),

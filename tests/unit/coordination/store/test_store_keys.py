@@ -18,7 +18,7 @@ texts = st.text(alphabet=st.characters(), min_size=1, max_size=8).filter(lambda 
 tools = st.builds(
     Tool, texts, texts, st.dictionaries(texts, st.integers() | st.booleans() | texts, max_size=3)
 )
-identities = st.builds(ChatIdentity, texts, texts, st.none() | texts, st.none() | texts)
+identities = st.builds(ChatIdentity, texts, texts, st.none() | texts, st.none() | texts, st.just("") | texts)
 requests = st.builds(
     ChatRequest,
     messages=st.lists(
