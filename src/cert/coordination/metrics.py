@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from cert._version import __version__
 from cert.coordination.arrays import Scores, scores_of_measurements
 from cert.coordination.chat import Usage
+from cert.coordination.dynamics import RoundChange
 from cert.coordination.measurement import TaskMeasurement
 from cert.coordination.types import SCHEMA_VERSION, Transcript, Verdict
 from cert.core.money import dollars
@@ -36,6 +37,8 @@ class CoordinationMetrics:
         budget_samples: k, the samples that one agent gets for the same budget.
         budget_ratio: what they weigh over what the team weighs.
         voting_gain, talking_gain: C − I₁ in its two parts, on the same first answers.
+        changes: what agents did from one round to the next: right to wrong and back, adoption of a majority.
+        oracle_gap: the best answer that any agent gave less the final one.
         verdict: always ``not_enough_data``: under no effect γ is above 1 half of the time.
         missing: why each number that is ``None`` is.
         usage: tokens of the team's runs, of the independent agents, of the single agent.
@@ -62,6 +65,8 @@ class CoordinationMetrics:
     budget_ratio: float | None
     voting_gain: float | None
     talking_gain: float | None
+    changes: tuple[RoundChange, ...] = ()
+    oracle_gap: float | None = None
     verdict: Verdict = "not_enough_data"
     missing: Mapping[str, str] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
@@ -84,13 +89,14 @@ class CoordinationMetrics:
         numbers = {
             one.name: getattr(self, one.name)
             for one in fields(self)
-            if one.name not in ("usage", "cost", "transcripts", "missing")
+            if one.name not in ("usage", "cost", "transcripts", "missing", "changes")
         }
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "coordination_metrics",
             "cert_version": __version__,
             **numbers,
+            "changes": [asdict(change) for change in self.changes],
             "missing": dict(self.missing),
             "usage": {
                 name: {"input": u.input_tokens, "output": u.output_tokens, "total": u.total_tokens}
@@ -130,6 +136,8 @@ def metrics_of(
         budget_quality=single,
         budget_samples=measured.samples,
         budget_ratio=measured.budget_ratio,
+        changes=() if measured.parts is None else measured.parts.changes,
+        oracle_gap=None if measured.parts is None else measured.parts.oracle_gap,
         missing=why,
         usage=_usage(measured),
         cost=_cost(measured),
@@ -195,7 +203,10 @@ def _gains(measured: TaskMeasurement, why: dict[str, str]) -> dict[str, float | 
     if parts is None:
         reason = "the agents' first answers were not evaluated (parts=True does)"
         gains: dict[str, float | None] = {"voting_gain": None, "talking_gain": None}
+        why["oracle_gap"] = reason
     else:
+        if parts.oracle_gap is None:
+            why["oracle_gap"] = "a score that might be the best is missing"
         reason = "a score of the first answers, of their vote or of the team is missing"
         gains = {
             "voting_gain": _less(parts.vote, parts.single),

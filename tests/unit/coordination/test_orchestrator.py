@@ -72,6 +72,46 @@ def test_the_single_agent_spends_what_the_team_spends():
     assert same.budget_ratio == pytest.approx(1.0)
 
 
+def test_a_debate_tells_what_its_rounds_did():
+    """Conformity shows in the rounds, not in the final answer."""
+    metrics = measure(orchestrator(), strategy="debate", rounds=2)
+    assert [change.round for change in metrics.changes] == [1, 2]
+    assert all(change.right_before + change.wrong_before == 3 for change in metrics.changes)
+    pool = [said.text == "42" for said in metrics.transcripts[0].responses]
+    assert metrics.oracle_gap == max(pool) - metrics.coordinated_quality
+    assert measure(orchestrator(), parts=False).missing["oracle_gap"]
+
+
+def test_the_reference_model_and_a_seed_give_the_same_again():
+    """A figure in a report can be reproduced by whoever doubts it."""
+    pytest.importorskip("torch")
+    from cert.coordination import InProcessChatClient
+    from cert.coordination.evaluators import normalized
+    from cert.coordination.prompts import load_prompts
+    from cert.reference.world import load_world
+
+    facts = [fact for fact in load_world().facts if fact.exposures == 8][:3]
+    questions = [Task(fact.question(), references=(fact.value,)) for fact in facts]
+
+    async def once(seed):
+        how = {"temperature": 1.0, "max_tokens": 16, "prompts": load_prompts("reference-v1")}
+        async with InProcessChatClient("reference") as client:
+            evaluator = normalized()
+            made = CoordinationOrchestrator(
+                client,
+                BaselineMeasurer(client, evaluator, seed=seed, **how),
+                evaluator,
+                hub=EventHub(),
+                **how,
+            )
+            report = await made.measure_suite(questions, ["vote", "debate(rounds=1)"], seed=seed)
+        return [[said.text for said in row.transcripts[0].responses] for row in report.rows]
+
+    first, again, other = (asyncio.run(once(seed)) for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
 def test_without_a_way_to_choose_there_is_no_matched_budget():
     """Several free texts of one agent are no answer; taking one of them would not spend the budget."""
     text = ScriptedChat(otherwise=lambda request: f"It depends on {request.draw}.")
