@@ -101,6 +101,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_core_error_paths().CoreErrorPaths(), "core_error_paths")
 
 
+def _sendable(text: str) -> str:
+    """Return a text without lone surrogates: hostile texts hold some, and no worker can send them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _core_error_paths() -> Any:
     # Tests are no package, so that there is no name to import it by.
     name = "core_error_paths"
@@ -154,8 +159,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Under `make test-system`, where every tool was installed, a system test that skips has failed."""
+    """Make reports that workers can send. Under `make test-system`, where every tool was installed, a system
+    test that skips has failed.
+    """
     report = yield
+    report.sections = [(name, _sendable(text)) for name, text in report.sections]
+    if report.failed and _sendable(told := str(report.longrepr)) != told:
+        report.longrepr = _sendable(told)
     if (
         REQUIRE_SYSTEM
         and report.skipped

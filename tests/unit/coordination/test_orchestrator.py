@@ -94,7 +94,7 @@ def test_the_reference_model_and_a_seed_give_the_same_again():
     questions = [Task(fact.question(), references=(fact.value,)) for fact in facts]
 
     async def once(seed):
-        how = {"temperature": 1.0, "max_tokens": 16, "prompts": load_prompts("reference-v1")}
+        how: Any = {"temperature": 1.0, "max_tokens": 16, "prompts": load_prompts("reference-v1")}
         async with InProcessChatClient("reference") as client:
             evaluator = normalized()
             made = CoordinationOrchestrator(
