@@ -257,10 +257,21 @@ def test_a_short_time_out_is_the_callers_own(target):
     """Who can wait gets the answer, though the one who asked first could not."""
 
     async def run():
-        chat = ScriptedChat(DeadlineExceededError("too late", context={"attempts": 1}), otherwise="answer")
+        asked, joined = asyncio.Event(), asyncio.Event()
+
+        async def too_late(_request):
+            asked.set()
+            await joined.wait()
+            raise DeadlineExceededError("too late", context={"attempts": 1})
+
+        chat = ScriptedChat(too_late, otherwise="answer")
         async with cached(chat, target) as client:
-            hurried = asyncio.create_task(client.complete("Why?", timeout=0.5))
+            hurried = asyncio.create_task(client.complete("Why?", timeout=30))
+            await asked.wait()
             patient = asyncio.create_task(client.complete("Why?"))
+            while next(iter(client._flights._flights.values())).waiting < 2:
+                await asyncio.sleep(0.001)
+            joined.set()
             with pytest.raises(DeadlineExceededError):
                 await hurried
             assert (await patient).text == "answer"
