@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 import weakref
@@ -22,6 +23,8 @@ _IDLE = 1.0
 # worth this much, and never more than the second.
 _GATHER = 0.001
 _GATHER_AT_MOST = 0.010
+# How long the end of the process waits for a step that is being computed.
+_AT_EXIT = 10.0
 
 
 class Job(Protocol):
@@ -117,8 +120,12 @@ class MicroBatcher(Generic[J]):
             job.future.add_done_callback(forget)
             job.control.on_end(_withdrawal(weakref.ref(job.control), weakref.ref(job.future)))
 
-    def close(self) -> None:
-        """Take no more jobs, withdraw those that wait, and end those that run within a step."""
+    def close(self, wait: float | None = None) -> None:
+        """Take no more jobs, withdraw those that wait, and end those that run within a step.
+
+        Args:
+            wait: seconds for the thread to end; ``None`` waits as long as it takes.
+        """
         with self._condition:
             self._closed = True
             ended = [job for kind in self._kinds.values() for job in kind.values()] + self._running
@@ -129,7 +136,7 @@ class MicroBatcher(Generic[J]):
             job.control.cancel()
             job.future.cancel()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(wait)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -148,6 +155,7 @@ class MicroBatcher(Generic[J]):
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._serve, name="cert-batches", daemon=True)
             self._thread.start()
+            _working.add(self)
 
     def _serve(self) -> None:
         while self._step():
@@ -207,6 +215,16 @@ class MicroBatcher(Generic[J]):
             except BaseException as error:
                 _settle(rest, detached(error))
             _settle(rest, RuntimeError("the batch ended without a result of this request"))
+
+
+# A thread that is inside torch when the interpreter goes away takes the process down with an abort.
+_working: weakref.WeakSet[MicroBatcher[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for batcher in list(_working):
+        batcher.close(_AT_EXIT)
 
 
 def _settle(jobs: Sequence[Job], error: BaseException) -> None:

@@ -3,6 +3,8 @@
 import gc
 import multiprocessing
 import queue
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -446,3 +448,28 @@ def test_limits_below_one_are_refused(limits):
     """A queue without a place would refuse everything, at the first request in production."""
     with pytest.raises(ConfigurationError):
         BatchLimits(**limits)
+
+
+def test_a_process_ends_after_the_thread_has():
+    """A script that never closes its monitor must not end in an abort in the middle of torch."""
+    program = """
+import time
+from concurrent.futures import Future
+from types import SimpleNamespace
+from cert.backends.control import Control
+from cert.backends.microbatch import BatchLimits, MicroBatcher
+
+def run(jobs):
+    for job in jobs:
+        job.future.set_result("answer")
+    time.sleep(0.3)
+    print("let go of the tensors", flush=True)
+
+batcher = MicroBatcher(run, BatchLimits())
+job = SimpleNamespace(control=Control(), key=1, future=Future())
+batcher.add([job])
+print(job.future.result(), flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["answer", "let go of the tensors"]
