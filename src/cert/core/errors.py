@@ -6,6 +6,7 @@
     ├── InputError (ValueError)             what the caller passed cannot be worked on
     │   └── PromptTooLongError              the prompt is over the limit or the context window
     ├── ConfigurationError (ValueError)     a setting, threshold or option that cannot be right
+    ├── InfeasibleError                     the data are too few for what is asked of them; see ``needed``
     ├── DependencyMissingError              an optional package is needed; the hint names the extra
     ├── OutputError                         a result cannot be written where it was asked for
     ├── ResourceError                       something that the work needs is not usable
@@ -57,6 +58,7 @@ __all__ = [
     "GenerationCancelledError",
     "GenerationError",
     "GenerationTimeoutError",
+    "InfeasibleError",
     "InputError",
     "ModelLoadError",
     "ModelNotFoundError",
@@ -153,6 +155,18 @@ class ConfigurationError(CertError, ValueError):
     """A setting, threshold or option that cannot be right."""
 
     code = "configuration"
+
+
+class InfeasibleError(CertError):
+    """No threshold keeps the promise that is asked for on these data.
+
+    Attributes:
+        needed: how many more labelled units of the kind that the message names would do, as far as can be
+            told; ``None`` where no number of them would.
+    """
+
+    code = "infeasible"
+    needed: int | None = None
 
 
 class DependencyMissingError(CertError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,24 @@ from numpy.typing import NDArray
 from cert.core.errors import ConfigurationError
 from cert.signals import GenerationSignals
 
-__all__ = ["SCORES", "Score", "score_named"]
+__all__ = ["SCORES", "GateScore", "Score", "score_named"]
+
+
+class GateScore(Protocol):
+    """One number for a generation, larger where it looks worse, NaN where it was not measured."""
+
+    @property
+    def name(self) -> str:
+        """The name of it, for users and certificates."""
+        ...
+
+    def of(self, signals: GenerationSignals) -> float:
+        """Return the score of one generation."""
+        ...
+
+    def column_of(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Return the scores of (n,) generations, with the bits that `of` gives."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
