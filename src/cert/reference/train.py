@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
+from cert.reference.captured import CapturedStep
 from cert.reference.corpus import write_corpus
 from cert.reference.documents import PAD
 from cert.reference.generate import generate_world
@@ -68,7 +69,7 @@ class Trainer:
 
     The order of the data is fixed by the seed and there is no dropout, so the state is the weights, the
     optimiser and the number of steps done: a run that was killed and continued gives the weights of one that
-    was not.
+    was not. A GPU adds in no fixed order, so that two runs on it differ by rounding.
     """
 
     def __init__(self, prepared: Prepared, folder: Path, device: str | None = None) -> None:
@@ -78,7 +79,8 @@ class Trainer:
         torch.manual_seed(self.recipe.seed)
         self.model = Qwen2ForCausalLM(self.recipe.model_config(prepared.tokenizer))
         self.model.to(self.device)  # type: ignore[arg-type]  # wrongly annotated by a decorator
-        self.optimiser = _optimiser(self.model, self.recipe)
+        self._captured: CapturedStep | None = None
+        self.optimiser = _optimiser(self.model, self.recipe, self.device)
         self.done = 0
         self.seconds = 0.0
         self._path = folder / CHECKPOINT
@@ -139,29 +141,47 @@ class Trainer:
         return states
 
     def _step(self, index: int) -> float:
+        rate = learning_rate(index, self.total, self.recipe)
+        if self.device.type == "cuda":
+            self._captured = self._captured or self._capture()
+            return self._captured(index, rate)
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(index, self.total, self.recipe)
-        loss = self._loss(index)
+            group["lr"] = rate
+        loss = self._loss(*self._batch(index))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         return float(loss.detach())
 
-    def _loss(self, index: int) -> torch.Tensor:
-        """Weighted cross-entropy in nats; only tokens that carry weight go through the output layer."""
+    def _capture(self) -> CapturedStep:
+        pad = token_id(self.prepared.tokenizer, PAD)
+        rows, recipe = self.prepared.rows, self.recipe
+        return CapturedStep(self._loss, self.optimiser, recipe.clip, rows, recipe.batch, pad, self.device)
+
+    def _batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         part = slice(index * self.recipe.batch, (index + 1) * self.recipe.batch)
         rows = self.prepared.rows
-        tokens = torch.from_numpy(rows.tokens[part]).long().to(self.device)
-        weights = torch.from_numpy(rows.weights[part]).to(self.device)
-        documents = torch.from_numpy(rows.documents[part]).to(self.device)
-        positions = torch.from_numpy(rows.positions[part]).long().to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            hidden = self.hidden(tokens, documents, positions)
-            scored = weights[:, 1:] > 0
-            logits = self.model.lm_head(hidden[:, :-1][scored])
-        losses = functional.cross_entropy(logits.float(), tokens[:, 1:][scored], reduction="none")
-        weight = weights[:, 1:][scored]
+        return (
+            torch.from_numpy(rows.tokens[part]).long(),
+            torch.from_numpy(rows.weights[part]),
+            torch.from_numpy(rows.documents[part]),
+            torch.from_numpy(rows.positions[part]).long(),
+        )
+
+    def _loss(
+        self, tokens: torch.Tensor, weights: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Weighted mean cross-entropy in nats a token."""
+        hidden = self.hidden(tokens, documents, positions)[:, :-1].flatten(0, 1)
+        wanted, weight = tokens[:, 1:].flatten(), weights[:, 1:].flatten()
+        if (
+            self.device.type != "cuda"
+        ):  # only what carries weight is worth its output; a graph's shapes are fixed
+            scored = weight > 0
+            hidden, wanted, weight = hidden[scored], wanted[scored], weight[scored]
+        logits = self.model.lm_head(hidden)
+        losses = functional.cross_entropy(logits, wanted, reduction="none")
         return (losses * weight).sum() / weight.sum()
 
 
@@ -177,11 +197,15 @@ def _mask(documents: torch.Tensor) -> torch.Tensor:
     return same.tril()[:, None]
 
 
-def _optimiser(model: Qwen2ForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
+def _optimiser(model: Qwen2ForCausalLM, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
     groups = [
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+    if device.type != "cuda":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+    for group in groups:  # a graph reads the learning rate on the device
+        group["lr"] = torch.tensor(recipe.learning_rate, device=device)
+    return torch.optim.AdamW(groups, betas=recipe.betas, fused=True, capturable=True)
