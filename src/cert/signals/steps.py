@@ -126,7 +126,7 @@ class StepSignals:
     """The signals of T steps, each an array of shape (T,), in nats unless said otherwise.
 
     Attributes:
-        surprisal: −log p(y).
+        surprisal: −log p(y), never below 0.
         perplexity: 1 / p(y), no unit. Infinite beyond the range of a double.
         entropy_lower, entropy_upper: bounds of −Σ p log p; equal where the full vocabulary was seen.
         top_k_entropy: −Σ_{k≤K} p_(k) log p_(k), not renormalised.
@@ -168,7 +168,8 @@ def measure_steps(steps: TokenSteps) -> tuple[StepSignals, FloatArray]:
     top = np.ascontiguousarray(steps.top_logprobs.T)
     not_measured = np.full(length, np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
-        surprisal = -steps.logprob + 0.0  # + 0.0 turns −0.0 into 0.0
+        # A log-probability a little above 0 is rounding. + 0.0 turns −0.0 into 0.0.
+        surprisal = np.maximum(-steps.logprob, 0.0) + 0.0
         probability = np.exp(top)
         sums = TopSums.of(top, probability)
         lower = upper = not_measured
