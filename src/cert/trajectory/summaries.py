@@ -21,7 +21,7 @@ from cert.trajectory.gate import Verdict, json_number
 from cert.trajectory.gate_columns import VERDICTS, verdicts
 from cert.trajectory.types import TrajectoryConfig
 
-__all__ = ["SummaryTable", "summarise_stored", "write_summaries"]
+__all__ = ["SIGNALS", "SummaryTable", "summarise_items", "summarise_stored", "write_summaries"]
 
 SIGNALS = tuple(field.name for field in fields(GenerationSignals))
 
@@ -127,7 +127,7 @@ def summarise_stored(
 
         if not holds_records(Path(path)):
             return _of_parquet(Path(path), config, options)
-    return _of_items(read_stored(path, format=format, options=options), config)
+    return summarise_items(read_stored(path, format=format, options=options), config)
 
 
 def write_summaries(tables: Iterable[SummaryTable], path: str | Path) -> int:
@@ -217,7 +217,8 @@ class _Row:
         return cls(item.number, item.choice, item.key, outcome)
 
 
-def _of_items(items: Iterator[StoredItem], config: TrajectoryConfig) -> Iterator[SummaryTable]:
+def summarise_items(items: Iterable[StoredItem], config: TrajectoryConfig) -> Iterator[SummaryTable]:
+    """Return the signals and verdicts of items, part by part, in their order."""
     kept: list[_Row] = []
     tokens = 0
     for row in map(_Row.of, items):

@@ -16,7 +16,7 @@ from cert.backends.stored.lines import Line, open_binary, read_lines
 from cert.backends.stored.own_analyses import read_analysis
 from cert.core.errors import CertError, InputError
 
-__all__ = ["read_jsonl", "read_record_lines"]
+__all__ = ["read_jsonl", "read_record_lines", "refuse_repeated_keys"]
 
 Found = tuple[str | None, list[Outcome]]
 Reader = Callable[[bytes, StoredOptions], Found]
@@ -66,7 +66,7 @@ def read_record_lines(lines: Iterable[Line], options: StoredOptions) -> Iterator
             if isinstance(line.data, CertError):
                 raise line.data
             if options.refuse_repeated_keys:
-                _refuse_repeated_keys(line.data)
+                refuse_repeated_keys(line.data)
             reader, (key, outcomes) = _read(line.data, options, reader)
         except CertError as error:
             yield StoredItem(line.number, _located(error, line))
@@ -160,7 +160,13 @@ def _located(error: CertError, line: Line) -> CertError:
     return error
 
 
-def _refuse_repeated_keys(data: bytes) -> None:
+def refuse_repeated_keys(data: bytes) -> None:
+    """Refuse JSON in which an object has a key twice.
+
+    Raises:
+        InputError: it has, or it is no JSON.
+    """
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):

@@ -25,7 +25,7 @@ from cert.backends.stored.jsonl import read_record_lines
 from cert.backends.stored.lines import Line
 from cert.backends.stored.parquet_schema import REQUIRED, SCHEMA, check_schema
 
-__all__ = ["Batch", "holds_records", "read_batches", "read_parquet"]
+__all__ = ["Batch", "holds_records", "read_batches", "read_parquet", "record_lines"]
 
 # Values of the longest column in a batch: small enough for the memory that a processor has at hand.
 _BATCH_VALUES = 2**19
@@ -55,7 +55,7 @@ def read_parquet(path: Path, options: StoredOptions) -> Iterator[StoredItem]:
         InputError: the file cannot be opened or is of another form.
     """
     if holds_records(path):
-        return read_record_lines(_record_lines(_opened(path), options), options)
+        return read_record_lines(record_lines(path, options), options)
     return _items(read_batches(path, options))
 
 
@@ -68,6 +68,15 @@ def holds_records(path: Path) -> bool:
     with _opened(path) as file:
         names = file.schema_arrow.names
         return _RECORD in names and not set(REQUIRED) & set(names)
+
+
+def record_lines(path: Path, options: StoredOptions) -> Iterator[Line]:
+    """Return the records of a table of them, a line each, as they are asked for.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    return _record_lines(_opened(path), options)
 
 
 def _record_lines(file: Any, options: StoredOptions) -> Iterator[Line]:
