@@ -55,6 +55,7 @@ class LabelledData:
         conditions: how all of them were made.
         sha256: of the data that this was read from; empty for data made in memory.
         dropped: records that are not here, by reason: no label, an error, a duplicate.
+        unchecked: what nobody could make sure of in these data, in sentences for people.
 
     Raises:
         InputError: columns of different lengths, labels that are no booleans, or ids that occur twice.
@@ -68,6 +69,7 @@ class LabelledData:
     conditions: Conditions = field(default_factory=Conditions)
     sha256: str = ""
     dropped: Mapping[str, int] = field(default_factory=dict)
+    unchecked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.ids)
