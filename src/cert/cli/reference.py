@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="reference",
-    help="Train and evaluate the small reference model, whose every hallucination is known.",
+    help="Train, evaluate and ask the small reference model, whose every hallucination is known.",
     no_args_is_help=True,
 )
 
@@ -25,7 +25,7 @@ def train_command(
     out: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
     seed: Annotated[int, typer.Option(help="Seed of the world, the text and the initial weights.")] = 0,
     people: Annotated[int, typer.Option(min=50, help="People in the world.")] = 2000,
-    follow: Annotated[int, typer.Option(min=0, help="Prompts about throw-away names.")] = 40_000,
+    follow: Annotated[int, typer.Option(min=0, help="Prompts about throw-away names.")] = 160_000,
     work: Annotated[Path | None, typer.Option(help="Folder of the checkpoint [default: OUT.run].")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device [default: a GPU if there is one].")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: torch's choice].")] = None,
@@ -96,6 +96,40 @@ def evaluate_command(
         console.print(_rich_table(table))
     for line in LIMITS:
         console.print(f"• {line}")
+
+
+@app.command("answers")
+def answers_command(
+    out: Annotated[Path, typer.Argument(help="JSONL file for the answers, a record a line.")],
+    people: Annotated[int, typer.Option(min=1, help="People to ask about, drawn by chance.")] = 400,
+    facts: Annotated[int, typer.Option(min=1, help="Facts to ask of each.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the model.", show_default="the shipped one")
+    ] = None,
+) -> None:
+    """Let the reference model answer questions, and write its watched answers with their truth as labels."""
+    from rich.progress import Progress
+
+    from cert.cli.console import quiet_libraries, results, stderr
+    from cert.cli.output import check_writable
+    from cert.reference.answers import write_answers
+
+    check_writable(out)
+    quiet_libraries()
+    with Progress(console=stderr(), transient=True) as progress:
+        task = progress.add_task("asking", total=people * facts)
+        count, right = write_answers(
+            out,
+            people=people,
+            facts=facts,
+            seed=seed,
+            model=model,
+            advance=lambda done: progress.update(task, completed=done),
+        )
+    with results() as shown:
+        told = f"{count} answers about {people} people in {out}: {right} right, {count - right} wrong"
+        shown.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _rich_table(table: TextTable) -> Table:

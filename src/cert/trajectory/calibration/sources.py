@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cert.core.errors import InputError
-from cert.trajectory.calibration.label_file import Labels
+from cert.trajectory.calibration.label_file import Labels, read_labels
 
 __all__ = ["identity", "labels_and_digest", "sha256"]
 
