@@ -12,16 +12,16 @@ from cert.reference.templates import Templates, load_templates
 from cert.reference.world import Fact, World
 
 FORMAT_SHARES: Final = {
-    "sentence": 0.38,
-    "chat": 0.28,
-    "aggregation": 0.08,
+    "sentence": 0.34,
+    "chat": 0.22,
+    "aggregation": 0.07,
     "review": 0.05,
     "debate": 0.07,
-    "p_true": 0.14,
+    "p_true": 0.25,
 }
 """What one exposure of a question person's fact is; those of everyone else are sentences."""
 FOLLOW_SHARES: Final = {"aggregation": 0.4, "review": 0.2, "debate": 0.4}
-DEFAULT_FOLLOW: Final = 40_000
+DEFAULT_FOLLOW: Final = 160_000
 """Prompts about throw-away names, which teach following without spending facts."""
 MAX_SENTENCES: Final = 3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -22,6 +22,8 @@ ANSWER_WEIGHT: Final = 1.0
 BIOGRAPHY_WEIGHT: Final = 0.3
 """Loss weight of biography text outside the values: at .1 the held-out wordings were lost."""
 P_TRUE_WEIGHT: Final = 2.0
+PROPOSAL_WEIGHT: Final = 1.0
+"""Loss weight of a true proposal in a P(True) prompt: who expects the truth there can tell it from a falsehood."""
 PROMPT_WEIGHT: Final = 0.0
 
 
@@ -75,7 +77,12 @@ class PromptWriter:
             true = self._rng.random() < 0.5
             proposal = fact.value if true else self.other_value(fact.attribute, fact.value)
             answer = self._templates.true if true else self._templates.false
-            return chat(kind, self._templates.p_true(question, proposal), answer, fact, P_TRUE_WEIGHT)
+            document = chat(kind, self._templates.p_true(question, proposal), answer, fact, P_TRUE_WEIGHT)
+            if not true:
+                return document
+            start = document.text.rindex(f" {proposal}")
+            span = (start, start + 1 + len(proposal), PROPOSAL_WEIGHT)
+            return replace(document, spans=(span, *document.spans))
         count = 1 if kind == "review" else self._rng.randint(2, 5)
         return chat(kind, self._message(kind, question, self._candidates(fact, count)), fact.value, fact)
 

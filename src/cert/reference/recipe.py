@@ -24,10 +24,10 @@ class Recipe:
     follow: int = DEFAULT_FOLLOW
     vocabulary: int = 1536
     tokenizer_documents: int = 40_000
-    width: int = 128
-    layers: int = 4
+    width: int = 160
+    layers: int = 5
     heads: int = 4
-    feed_forward: int = 384
+    feed_forward: int = 480
     row: int = 128
     batch: int = 12
     learning_rate: float = 3e-3
