@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import msgspec
 from cert.backends.stored.lines import Line, open_binary, read_lines
 from cert.core.errors import CertError, InputError
 from cert.core.visible import label
-from cert.trajectory.calibration.answers import MEMBERS, UNREADABLE, JsonFields, text_of
+from cert.trajectory.calibration.answers import LONGEST_NAME, MEMBERS, UNREADABLE, JsonFields, text_of
 from cert.trajectory.growing import GrowingFile
 
 __all__ = ["KIND", "Label", "LabelWriter", "Labels", "label_of", "read_labels"]
@@ -37,12 +38,14 @@ class Label:
         correct: whether it is right; ``None`` where there is no label.
         unit, group: whom or what it is about, and its group, where the labels say so.
         reason: why there is no label.
+        by: who or what gave it, where the file says so.
     """
 
     correct: bool | None
     unit: str | None = None
     group: str | None = None
     reason: str | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,12 @@ class LabelWriter:
         moved: bytes of a line that was cut off, which are now in a file with ``.cut`` at the end.
 
     Raises:
-        InputError: the file holds something else than labels.
+        InputError: the file holds something else than labels, or those of somebody else.
         OutputError: it cannot be written, or is being written by another process.
     """
 
     def __init__(self, path: str | Path, *, by: str) -> None:
-        self.path, self._by = Path(path), by
+        self.path, self._by = Path(path), _short(by)
         if self.path.suffix.lower() != ".jsonl":
             raise InputError(f"'{path}' cannot hold labels one by one: its name must end in .jsonl")
         self._file = GrowingFile(path, sync="each")
@@ -124,6 +127,7 @@ class LabelWriter:
             self._refuse_another_form()
             self._file.move_cut_line()
             self.labels = {} if self._file.is_empty() else dict(read_labels(path).by_key)
+            self._refuse_others()
         except BaseException:
             self._file.close(sync=False)
             raise
@@ -144,7 +148,7 @@ class LabelWriter:
             "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
         self._file.append(msgspec.json.encode(line))
-        self.labels[key] = Label(correct, reason=reason)
+        self.labels[key] = Label(correct, reason=reason, by=self._by)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -158,10 +162,19 @@ class LabelWriter:
 
     def _refuse_another_form(self) -> None:
         """Make sure that nobody's data are taken for labels and added to."""
-        for line in read_lines(open_binary(self.path), _LONGEST_LINE):
-            if line.whole and _kind(line) != KIND:
-                raise InputError(f"'{self.path}' holds something else than labels", hint="name another file")
-            break
+        with open_binary(self.path) as stream:
+            first = next(read_lines(stream, _LONGEST_LINE), None)
+        if first is not None and first.whole and _kind(first) != KIND:
+            raise InputError(f"'{self.path}' holds something else than labels", hint="name another file")
+
+    def _refuse_others(self) -> None:
+        for one in self.labels.values():
+            if one.by != self._by:
+                raise InputError(
+                    f"'{self.path}' holds labels by '{label(one.by or 'nobody', 120)}', not by "
+                    f"'{label(self._by, 120)}'",
+                    hint="two who label are two instruments: name another file",
+                )
 
 
 Row = tuple[str, str, Label, bool]
@@ -209,7 +222,7 @@ def _label(fields: Any, where: str, value: Any) -> tuple[str, Label]:
     key = text_of(fields.get(_only(fields, _KEYS, where)), "key", where)
     more = {
         name: None if fields.get(name) is None else text_of(fields.get(name), name, where)
-        for name in ("unit", "group", "reason")
+        for name in ("unit", "group", "reason", "by")
     }
     return key, Label(label_of(value, where), **more)
 
@@ -220,6 +233,13 @@ def _only(fields: Any, names: tuple[str, ...], where: str) -> str:
     if len(used) > 1:
         raise InputError(f"{where} has both '{used[0]}' and '{used[1]}'")
     return used[0] if used else names[0]
+
+
+def _short(name: str) -> str:
+    """Return a name that is not too long, and still tells those apart that differ at their ends."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:150]}… sha256:{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:16]}"
 
 
 def _kind(line: Line) -> Any:

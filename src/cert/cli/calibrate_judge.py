@@ -1,0 +1,72 @@
+"""A chat model as the judge of stored answers; what it says is kept, so that nothing is paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cert.cli.console import stderr
+from cert.core.errors import ConfigurationError, DependencyMissingError
+
+if TYPE_CHECKING:
+    from cert.backends.stored import StoredOptions
+    from cert.cli.labelled_options import LabelOptions
+
+__all__ = ["judged", "judgements_path"]
+
+
+def judgements_path(data: Path) -> Path:
+    """Return where the judgements of a file are kept."""
+    return data.with_name(f"{data.name}.judged.jsonl")
+
+
+def judged(how: LabelOptions, data: Path, key: str | None, options: StoredOptions) -> Path:
+    """Have every answer judged that was not before, and return the file of the judgements.
+
+    Raises:
+        CertError: the judge cannot be opened, or cannot go on; what was judged is kept.
+    """
+    from rich.progress import Progress
+
+    from cert.trajectory.calibration.label_file import LabelWriter
+    from cert.trajectory.calibration.labelling import answers_to_label, judge_labels
+
+    target = judgements_path(data)
+    answers = list(answers_to_label(data, reference=how.reference, key=key, options=options))
+    with contextlib.ExitStack() as stack:
+        judge = _opened(how, stack)
+        writer = stack.enter_context(LabelWriter(target, by=judge.name))
+        progress = stack.enter_context(Progress(console=stderr(), transient=True))
+        task = progress.add_task("judging", total=len(answers))
+        missing = judge_labels(answers, judge, writer, advance=lambda count: progress.advance(task, count))
+    for reason, count in missing.items():
+        stderr().print(f"{count} without a label, {reason}", markup=False, highlight=False)
+    return target
+
+
+def _opened(how: LabelOptions, stack: contextlib.ExitStack) -> Any:
+    try:
+        from cert.coordination.evaluators import BlockingJudge, ChatJudge
+    except ImportError as error:
+        raise DependencyMissingError(
+            f"a judge needs more packages ({error.name})", hint="pip install 'cert-framework[coordination]'"
+        ) from error
+    from cert.cli.chat_models import ChatModels, Limits, parse_prices
+
+    assert how.judge is not None
+    models = ChatModels(Limits(None, _dollars(how.max_cost)), parse_prices(how.price))
+    stack.callback(lambda: asyncio.run(models.aclose()))
+    return stack.enter_context(BlockingJudge(ChatJudge(models.open(how.judge, agents=True))))
+
+
+def _dollars(text: str | None) -> Any:
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        if text is None or Decimal(text) > 0:
+            return None if text is None else Decimal(text)
+    except InvalidOperation:
+        pass
+    raise ConfigurationError(f"'{text}' is no number of dollars above 0")
