@@ -13,7 +13,7 @@ from cert.core.visible import label
 from cert.signals import GenerationSignals, StepSignals
 from cert.signals.steps import FloatArray
 
-__all__ = ["Check", "GateDecision", "Thresholds", "Verdict", "decide", "json_number"]
+__all__ = ["CertifiedBy", "Check", "GateDecision", "Thresholds", "Verdict", "decide", "json_number"]
 
 Verdict: TypeAlias = Literal["pass", "fail", "undecided", "not_measured"]
 
@@ -45,8 +45,9 @@ class Check:
 
     Attributes:
         signal: the signal, as `StepSignals` and `GenerationSignals` name it.
-        statistic: what is taken of it over the tokens: ``mean``, ``max`` or ``final``.
-        threshold: the largest value that passes.
+        statistic: what is taken of it over the tokens: ``mean``, ``max`` or ``final``; ``score`` where the
+            signal is a score of the whole answer, by which a calibrated gate decides.
+        threshold: the largest value that passes; NaN where there is none for this answer.
         lower, upper: the value, or the bounds of it where only the top K were seen; NaN if not measured.
         outcome: ``undecided`` where the threshold lies between the bounds.
         token: index of the token with the largest value of the signal, counted from 0, or ``None``.
@@ -65,9 +66,47 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data as `json_number` writes it."""
         data = asdict(self)
-        for bound in ("lower", "upper"):
+        for bound in ("threshold", "lower", "upper"):
             data[bound] = json_number(data[bound])
         return data
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedBy:
+    """The certificate that decided, as a verdict names it.
+
+    Attributes:
+        id: of the certificate.
+        goal, alpha, delta: its promise.
+        promise: the same in words.
+        signed_by: the public key of its signature in hexadecimal; ``None`` where it is not signed.
+        unchecked: conditions that the certificate does not know, so that nobody compared them.
+        waived: conditions that it knows and that were not compared, as the user wished.
+    """
+
+    id: str
+    goal: str
+    alpha: float
+    delta: float | None
+    promise: str
+    signed_by: str | None = None
+    unchecked: tuple[str, ...] = ()
+    waived: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Which certificate, and its promise."""
+        return f"certificate {self.id[:12]}: {self.promise}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its promise depends on and nobody compared."""
+        lists = (("conditions not checked", self.unchecked), ("conditions waived", self.waived))
+        return tuple(f"{what}: {', '.join(names)}" for what, names in lists if names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data."""
+        return asdict(self) | {"unchecked": list(self.unchecked), "waived": list(self.waived)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +117,16 @@ class GateDecision:
         verdict: ``fail`` if a rule fails; else ``not_measured`` if one could not be measured (or there is
             none); else ``undecided`` if one is; else ``pass``.
         checks: every rule with its value and reason.
-        profile: the name of the set of thresholds.
+        profile: the name of the set of thresholds, or the id of the certificate.
         calibrated: whether the thresholds come with a certificate; false for every fixed set.
+        certificate: the certificate that decided; ``None`` for a fixed set.
     """
 
     verdict: Verdict
     checks: tuple[Check, ...]
     profile: str
     calibrated: bool = False
+    certificate: CertifiedBy | None = None
 
     @property
     def reasons(self) -> tuple[str, ...]:
