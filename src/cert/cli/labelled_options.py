@@ -74,7 +74,7 @@ class LabelOptions:
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Let a model judge: 'reference', a directory, a hub id, anthropic:MODEL or openai:MODEL@URL.",
+            help="Let a model judge: 'reference', a directory, a hub id, anthropic:MODEL, openai:MODEL@URL.",
         ),
     ] = None
     max_cost: Annotated[str | None, typer.Option(metavar="DOLLARS", help="Most that the judge may cost.")] = (
@@ -156,9 +156,9 @@ class AnswerOptions:
     group: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Group of an answer, each with figures of its own.")
     ] = None
-    key: Annotated[str | None, typer.Option("--id", metavar="FIELD", help="Field that names a record.")] = (
-        None
-    )
+    named_by: Annotated[
+        str | None, typer.Option("--id", metavar="FIELD", help="Field that names a record.")
+    ] = None
     copies: Annotated[
         Literal["refuse", "drop"],
         typer.Option(help="The same answer to the same prompt under two units."),
@@ -192,7 +192,7 @@ class AnswerOptions:
         from cert.trajectory.calibration.reading import read_labelled
 
         options = self._options()
-        beside = labels.given(data, self.key, options)
+        beside = labels.given(data, self.named_by, options)
         with stderr().status("reading the answers"):
             return read_labelled(
                 data,
@@ -200,7 +200,7 @@ class AnswerOptions:
                 labels=beside,
                 unit=self.unit,
                 group=self.group,
-                key=self.key,
+                key=self.named_by,
                 given=self._conditions(),
                 duplicates=self.copies,
                 most_broken=self.most_broken,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cert.core.errors import CertError, ConfigurationError, InputError
+from cert.core.errors import CertError, ConfigurationError, InfeasibleError, InputError
 
 if TYPE_CHECKING:
     from cert.trajectory import Verdict
@@ -32,7 +32,9 @@ def report_error(error: CertError) -> int:
     stderr().print(f"error: {printable(error.message)}", style="bold red", markup=False, highlight=False)
     if error.hint:
         stderr().print(f"hint: {printable(error.hint)}", markup=False, highlight=False)
-    return EXIT_USAGE if isinstance(error, InputError | ConfigurationError) else EXIT_COULD_NOT_RUN
+    # Data that are too few for what is asked of them are the user's to change, as a wrong option is.
+    usage = isinstance(error, InputError | ConfigurationError | InfeasibleError)
+    return EXIT_USAGE if usage else EXIT_COULD_NOT_RUN
 
 
 def exit_with(code: int) -> None:
