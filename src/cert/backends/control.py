@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from cert.core.errors import ConfigurationError, GenerationCancelledError, GenerationTimeoutError
 from cert.signals.steps import TokenSteps
 
-__all__ = ["Control", "Ending", "OnBlock", "OnStep", "TokenBlock", "in_listener"]
+__all__ = ["Control", "Ending", "Follower", "OnBlock", "OnStep", "TokenBlock", "in_listener"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,25 @@ class TokenBlock:
     texts: tuple[str, ...]
 
 
+class Follower(Protocol):
+    """Decides token by token whether a generation goes on; cheap enough to be asked at each of them.
+
+    Both methods are called on the backend's thread, each token going to one of them once, in order.
+    """
+
+    def take(self, values: Sequence[float]) -> bool:
+        """Take one token of a full distribution and say whether the generation has to end here.
+
+        Args:
+            values: log p(y), the entropy, the self-certainty, log p_(1), …, log p_(K).
+        """
+        ...
+
+    def update(self, steps: TokenSteps) -> bool:
+        """Do the same for tokens as a server sends them, some at once."""
+        ...
+
+
 OnStep: TypeAlias = Callable[[int], object]
 OnBlock: TypeAlias = Callable[[TokenBlock], object]
 Ending: TypeAlias = Literal["timeout", "cancelled", "early_stop"]
@@ -56,6 +75,7 @@ class Control:
         on_step: called after each step with the number of steps done.
         on_block: called with the tokens as they come. Like ``on_step`` it is called on the backend's
             thread, must be quick, and ends the generation when it raises: the caller gets what it raised.
+        follower: may end the generation at any token, as `stop` does.
 
     Raises:
         ConfigurationError: a timeout that is not a positive number.
@@ -67,12 +87,14 @@ class Control:
         timeout: float | None = None,
         on_step: OnStep | None = None,
         on_block: OnBlock | None = None,
+        follower: Follower | None = None,
     ) -> None:
         if timeout is not None and not timeout > 0.0:
             raise ConfigurationError(f"timeout must be a positive number of seconds, not {timeout}")
         self.timeout = timeout
         self.on_step = None if on_step is None else _marked(on_step)
         self.on_block = None if on_block is None else _marked(on_block)
+        self.follower = follower
         self.deadline: float | None = None
         self.restart()
         self._told: Ending | None = None

@@ -6,6 +6,7 @@ cache, logits processors and stopping criteria exactly as it does for an unwatch
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,15 @@ class Listener(Protocol):
     @property
     def listens(self) -> bool:
         """Whether `tell` wants the floats and ids of each step."""
+        ...
+
+    @property
+    def follows(self) -> bool:
+        """Whether `follow` wants the floats of each step."""
+        ...
+
+    def follow(self, count: int, values: Sequence[float], token_id: int) -> None:
+        """Take step number ``count`` and decide whether the row goes on; before `tell`."""
         ...
 
     def tell(self, count: int, floats: NDArray[Any] | None, ids: NDArray[Any] | None, width: int) -> None:
@@ -86,11 +96,24 @@ class Watch:
         floats = ids = None
         if any(listener.listens for listener in self.listeners):
             floats, ids = step.floats.cpu().numpy(), step.ids.cpu().numpy()
+        if any(listener.follows for listener in self.listeners):
+            self._follow(step, rows)
         ended = []
         for row, listener in enumerate(self.listeners):
             if rows[row] and not self._tell(row, listener, floats, ids):
                 ended.append(row)
         return ended
+
+    def _follow(self, step: StepColumns, rows: Sequence[bool]) -> None:
+        # Plain numbers: on a small model arrays would cost more than what is reckoned with them.
+        values, chosen = step.floats.tolist(), step.ids[:, 0].tolist()
+        for row, listener in enumerate(self.listeners):
+            # As in `_tell`: no stop token, and no row that is about to fail.
+            if rows[row] and chosen[row] not in self.stop_ids and not math.isnan(values[row][1]):
+                try:
+                    listener.follow(len(self.steps), values[row], chosen[row])
+                except BaseException as error:
+                    self.raised[row] = detached(error)
 
     def columns(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Bring the records to the host: (B, T, 3 + K) floats and (B, T, 1 + K) ids."""
@@ -108,6 +131,8 @@ class Watch:
             and int(ids[row, 0]) not in self.stop_ids
             and not np.isnan(floats[row, 1])
         )
+        if row in self.raised:
+            return False
         try:
             listener.tell(
                 len(self.steps),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -59,6 +59,27 @@ class Row:
         """Whether somebody wants the tokens as they come."""
         return self.control.on_block is not None
 
+    @property
+    def follows(self) -> bool:
+        """Whether somebody decides at each token whether it goes on."""
+        return self.control.follower is not None
+
+    def follow(self, count: int, values: Sequence[float], token_id: int) -> None:
+        """Ask at step number ``count``, before `tell`, whether it goes on.
+
+        Raises:
+            GenerationError: as `tell`.
+        """
+        if self.control.follower is None or self.raised is not None:
+            return
+        if count <= self.told:
+            self._compare(count, token_id)
+            return
+        if not self.listens:  # else the decoder keeps what may have to be compared
+            self.decoder.ids.append(token_id)
+        if self.control.follower.take(values):
+            self.control.stop()
+
     def tell(self, count: int, floats: NDArray[Any] | None, ids: NDArray[Any] | None, width: int) -> None:
         """Tell the listeners of step number ``count``, counted from 1.
 
@@ -69,7 +90,8 @@ class Row:
         if self.raised is not None:
             raise self.raised
         if count <= self.told:
-            self._compare(count, ids)
+            if self.listens:
+                self._compare(count, None if ids is None else int(ids[0]))
             return
         self.told = count
         try:
@@ -85,10 +107,10 @@ class Row:
             piece = self.decoder.push(int(ids[0]))
             self.control.on_block(TokenBlock(steps_of(floats[None], ids[None], width), (piece,)))
 
-    def _compare(self, count: int, ids: NDArray[Any] | None) -> None:
+    def _compare(self, count: int, token_id: int | None) -> None:
         # Another device has other random numbers and rounds in another way.
         told = self.decoder.ids[count - 1 : count]
-        if told and (ids is None or int(ids[0]) != told[0]):
+        if told and token_id != told[0]:
             raise GenerationError(
                 f"memory ended after {self.told} tokens had been told, and begun anew the answer is another",
                 hint="ask again",

@@ -44,7 +44,8 @@ class Flight:
     @property
     def listened_to(self) -> bool:
         """Whether somebody wants the tokens as they come."""
-        return self.control.on_block is not None or self.control.on_step is not None
+        control = self.control
+        return control.on_block is not None or control.on_step is not None or control.follower is not None
 
     def attempt(self, options: ReadOptions) -> None:
         """Begin anew."""
@@ -90,6 +91,12 @@ class Flight:
         self.first = self.first or time.perf_counter()
         before, self.told = self.told, self.told + (len(block.steps) if self.listened_to else 0)
         try:
+            if (
+                self.control.follower is not None
+                and len(block.steps)
+                and self.control.follower.update(block.steps)
+            ):
+                self.control.stop()
             if self.control.on_step is not None:
                 for count in range(before + 1, self.told + 1):
                     self.control.on_step(count)
