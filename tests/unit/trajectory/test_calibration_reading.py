@@ -5,6 +5,7 @@ import json
 import math
 import struct
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from cert.trajectory.analysis import analyze_generation
 from cert.trajectory.calibration.label_file import Label, Labels, label_of, read_labels
 from cert.trajectory.calibration.labelled import Conditions
 from cert.trajectory.calibration.reading import read_labelled
+from cert.trajectory.calibration.records import read_answers
 from cert.trajectory.stored import summarise_stored, write_summaries
 from cert.trajectory.summaries import SIGNALS
 from cert.trajectory.types import TrajectoryConfig
@@ -33,7 +35,7 @@ def generation(seed, prompt="default", text=None, length=5, **changes):
     rng = np.random.default_rng(seed)
     steps = reduce_logits(rng.normal(size=(length, 40)) * 3, rng.integers(0, 40, size=length), 4)
     place = np.arange(length)
-    given = {
+    given: Any = {
         "prompt": f"What about {seed}?" if prompt == "default" else prompt,
         "text": f"a{seed:04}"[:length] if text is None else text,
         "steps": steps,
@@ -511,16 +513,13 @@ def test_names_cannot_steer_a_terminal_or_fill_the_memory(file):
 def test_a_file_that_changes_meanwhile_is_refused(file, monkeypatch):
     """The digest in the certificate would be of other data than the threshold."""
     write(file, line(1), line(2))
-    from cert.trajectory.calibration import reading
-
-    real = reading.read_answers
 
     def slow(path, **options):
-        yield from real(path, **options)
+        yield from read_answers(path, **options)
         with path.open("ab") as stream:
             stream.write(b"\n")
 
-    monkeypatch.setattr(reading, "read_answers", slow)
+    monkeypatch.setattr("cert.trajectory.calibration.reading.read_answers", slow)
     with pytest.raises(InputError, match="changed while it was read"):
         read_labelled(file)
 
