@@ -9,25 +9,61 @@ import numpy as np
 
 from cert.backends.base import Generation
 from cert.core.stages import Stages
-from cert.signals import RunningSignals, StepSignals, TokenSteps, analyze_steps, energy
+from cert.signals import (
+    GenerationSignals,
+    RunningSignals,
+    StepSignals,
+    TokenSteps,
+    analyze_steps,
+    energy,
+)
 from cert.signals.steps import FloatArray
-from cert.trajectory.gate import decide
+from cert.trajectory.calibration.gate import CalibratedGate
+from cert.trajectory.gate import GateDecision, decide
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
 
 __all__ = ["analyze_generation", "energies_of"]
 
 
-def analyze_generation(generation: Generation, config: TrajectoryConfig) -> TrajectoryAnalysis:
+def analyze_generation(
+    generation: Generation,
+    config: TrajectoryConfig,
+    gate: CalibratedGate | None = None,
+    *,
+    group: str | None = None,
+    max_new_tokens: int | None = None,
+) -> TrajectoryAnalysis:
     """Compute the signals of a generation and put them through the gate.
 
     The arrays of generation and analysis cannot be written to afterwards: a cache may hand them to others.
+
+    Args:
+        generation: live or stored.
+        config: settings; its thresholds decide where there is no gate.
+        gate: that decides in place of the config's thresholds.
+        group: of the answer, for a gate with groups.
+        max_new_tokens: the limit that it was generated with, where that is known.
+
+    Raises:
+        ConfigurationError: the generation was not made as the gate's certificate says.
     """
     stages = Stages()
     with stages.time("signals"):
         step, running, signals = analyze_steps(generation.steps, config.signal_options)
         energies = energies_of(step, config)
     with stages.time("gate"):
-        decision = decide(step, signals, config.thresholds, tokens=generation.tokens, profile=config.profile)
+        if gate is None:
+            decision = _uncalibrated(generation, step, signals, config)
+        else:
+            decision = gate.judge(
+                generation,
+                step,
+                running,
+                signals,
+                surprise_probability=config.surprise_probability_threshold,
+                max_new_tokens=max_new_tokens,
+                group=group,
+            )
     _freeze(generation.steps, generation.stop_step, step, running)
     for array in (generation.offsets, energies):
         array.setflags(write=False)
@@ -42,6 +78,12 @@ def analyze_generation(generation: Generation, config: TrajectoryConfig) -> Traj
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         stages=generation.stages + stages.result(),
     )
+
+
+def _uncalibrated(
+    generation: Generation, step: StepSignals, signals: GenerationSignals, config: TrajectoryConfig
+) -> GateDecision:
+    return decide(step, signals, config.thresholds, tokens=generation.tokens, profile=config.profile)
 
 
 def _freeze(*columns: TokenSteps | StepSignals | RunningSignals | None) -> None:

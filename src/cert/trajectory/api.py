@@ -17,6 +17,8 @@ from cert.backends.opening import ServerOptions, is_server, open_backend
 from cert.core.errors import ConfigurationError
 from cert.core.events import EventHub
 from cert.trajectory.batches import Batches
+from cert.trajectory.calibration.gate import GateLike, gate_of
+from cert.trajectory.calibration.settings import config_of, refuse_settings
 from cert.trajectory.engine import Call, HamiltonianEngine, refuse_unseen
 from cert.trajectory.requests import PromptLike, generation_request, score_request
 from cert.trajectory.resources import GivenBackend, HamiltonianModelResource
@@ -37,6 +39,8 @@ class HamiltonianMonitor(Batches, Sampler):
         config: thresholds and settings.
         options: how a model is loaded into this process and what is allowed to be loaded.
         server: how a model on a server is asked: its key, dialect, limits, retries.
+        gate: a certificate, its file, or a `CalibratedGate`: it decides in place of the config's thresholds.
+            Without a ``config`` the settings are those that the certificate was calibrated with.
         backend: a backend that is ready; then ``model_name``, ``preload`` and ``options`` play no part.
         cache_size: analyses that are kept; a repeated greedy or seeded question is answered from them.
         cache_unseeded: keep samples without a seed too.
@@ -46,7 +50,9 @@ class HamiltonianMonitor(Batches, Sampler):
         ConfigurationError: a threshold that this model could never exceed, more candidates than the
             backend shows, a backend that holds records alone, or a server's name or options that cannot be
             right. What only the server itself can tell, such as that it has no log-probabilities, is told
-            when it is first asked, before any prompt is sent to it: now with ``preload``.
+            when it is first asked, before any prompt is sent to it: now with ``preload``. Of a gate: a model,
+            backend or setting that its certificate does not cover, as soon as it is known.
+        InputError: the gate's file cannot be read, is no certificate, or was changed.
         ResourceError: the model is not there, not safe or not loadable. Told now for a directory, and at
             the first use for a hub id (now with ``preload``).
         DependencyMissingError: the package for models on servers is not installed.
@@ -64,28 +70,36 @@ class HamiltonianMonitor(Batches, Sampler):
         cache_size: int = 1000,
         cache_unseeded: bool = False,
         hub: EventHub | None = None,
+        gate: GateLike | None = None,
     ) -> None:
-        self.config = config or TrajectoryConfig()
+        self.gate = gate_of(gate)
+        self.config = config or config_of(self.gate)
         named = REFERENCE if model_name is None else os.fspath(model_name)
         self.model_name = backend.identity.name if backend else named
+        refuse_settings(self.gate, self.model_name, self.config)
         if backend is not None:
-            refuse_unseen(backend, self.config)
+            refuse_unseen(backend, self.config, self.gate)
             self.resource = GivenBackend(backend, hub=hub)
         else:
             if is_server(named):
                 server = server or ServerOptions(top_logprobs=max(20, self.config.top_k))
                 self._check_unasked(named, options, server)
-            else:
+            elif self.gate is None:
                 self.config.check_vocabulary(peek_vocab_size(named, options or LoadOptions()))
             self.resource = HamiltonianModelResource(
                 named,
                 options,
                 server=server,
                 hub=hub,
-                check=lambda loaded: refuse_unseen(loaded, self.config),
+                check=lambda loaded: refuse_unseen(loaded, self.config, self.gate),
             )
         self.engine = HamiltonianEngine(
-            self.resource, self.config, cache_size=cache_size, cache_unseeded=cache_unseeded, hub=hub
+            self.resource,
+            self.config,
+            cache_size=cache_size,
+            cache_unseeded=cache_unseeded,
+            hub=hub,
+            gate=self.gate,
         )
         if preload:
             self.load()
@@ -95,13 +109,14 @@ class HamiltonianMonitor(Batches, Sampler):
         backend = open_backend(name, options, server=server)
         try:
             if not server.probe:
-                refuse_unseen(backend, self.config)
+                refuse_unseen(backend, self.config, self.gate)
             elif self.config.top_k > server.top_logprobs:
                 raise ConfigurationError(
                     f"top_k is {self.config.top_k}, and the server is asked for {server.top_logprobs}",
                     hint=f"ServerOptions(top_logprobs={self.config.top_k})",
                 )
-            self.config.check_vocabulary(server.vocab_size)
+            if self.gate is None:
+                self.config.check_vocabulary(server.vocab_size)
         finally:
             backend.close()
 
@@ -119,6 +134,7 @@ class HamiltonianMonitor(Batches, Sampler):
         timeout: float | None = None,
         use_cache: bool = True,
         on_step: OnStep | None = None,
+        group: str | None = None,
     ) -> TrajectoryAnalysis:
         """Generate from a prompt and analyse the generation.
 
@@ -132,10 +148,12 @@ class HamiltonianMonitor(Batches, Sampler):
             timeout: seconds for the whole call, loading excepted; it stops the generation within a step.
             use_cache: an answer that is there may be returned.
             on_step: called after each step with the number of steps done, for a progress bar.
+            group: which of the gate's groups the answer is of, for a certificate with groups.
 
         Raises:
             InputError: the prompt is no text, empty, over the limit or cannot be encoded.
-            ConfigurationError: an option outside its range.
+            ConfigurationError: an option outside its range, or one that the gate's certificate does not
+                cover.
             ResourceError: the model could not be loaded.
             GenerationTimeoutError: the time was over; ``partial`` is the analysis of what there was.
             OverloadedError: too many requests are waiting.
@@ -151,7 +169,7 @@ class HamiltonianMonitor(Batches, Sampler):
             seed=seed,
         )
         control = Control(timeout=timeout, on_step=on_step)
-        return self.engine.run(self.engine.call(request, control, use_cache=use_cache))
+        return self.engine.run(self.engine.call(request, control, use_cache=use_cache, group=group))
 
     async def analyze_async(
         self,
@@ -160,6 +178,7 @@ class HamiltonianMonitor(Batches, Sampler):
         timeout: float | None = None,
         use_cache: bool = True,
         on_step: OnStep | None = None,
+        group: str | None = None,
         **options: Any,
     ) -> TrajectoryAnalysis:
         """Do what `analyze` does, with its arguments, while other tasks run.
@@ -168,14 +187,23 @@ class HamiltonianMonitor(Batches, Sampler):
         """
         request = generation_request(prompt, self.config, **options)
         control = Control(timeout=timeout, on_step=on_step)
-        return await self.engine.run_async(self.engine.call(request, control, use_cache=use_cache))
+        call = self.engine.call(request, control, use_cache=use_cache, group=group)
+        return await self.engine.run_async(call)
 
-    def stream(self, prompt: PromptLike, *, timeout: float | None = None, **options: Any) -> TrajectoryStream:
+    def stream(
+        self,
+        prompt: PromptLike,
+        *,
+        timeout: float | None = None,
+        group: str | None = None,
+        **options: Any,
+    ) -> TrajectoryStream:
         """Return an iterator over the tokens as they come, each with its signals.
 
         Args:
             prompt: as `analyze` has it; streams go past the cache.
             timeout: seconds for the whole stream.
+            group: as in `analyze`.
             options: how to generate, as in `analyze`: ``max_new_tokens``, ``temperature``, ``top_p``,
                 ``sampling_top_k``, ``seed``.
 
@@ -183,13 +211,20 @@ class HamiltonianMonitor(Batches, Sampler):
             ``with monitor.stream("…") as stream: for token in stream: print(token.text)``; then
             ``stream.analysis`` is the whole.
         """
-        return TrajectoryStream(self.engine, generation_request(prompt, self.config, **options), timeout)
+        request = generation_request(prompt, self.config, **options)
+        return TrajectoryStream(self.engine, request, timeout, group=group)
 
     def stream_async(
-        self, prompt: PromptLike, *, timeout: float | None = None, **options: Any
+        self,
+        prompt: PromptLike,
+        *,
+        timeout: float | None = None,
+        group: str | None = None,
+        **options: Any,
     ) -> AsyncTrajectoryStream:
         """Return the same for ``async for``."""
-        return AsyncTrajectoryStream(self.engine, generation_request(prompt, self.config, **options), timeout)
+        request = generation_request(prompt, self.config, **options)
+        return AsyncTrajectoryStream(self.engine, request, timeout, group=group)
 
     # --- a given text ---
 
@@ -201,6 +236,7 @@ class HamiltonianMonitor(Batches, Sampler):
         token_ids: Sequence[int] | None = None,
         timeout: float | None = None,
         use_cache: bool = True,
+        group: str | None = None,
     ) -> TrajectoryAnalysis:
         """Read a text that is there already, as if the model had written it (teacher forcing).
 
@@ -210,12 +246,15 @@ class HamiltonianMonitor(Batches, Sampler):
             token_ids: its tokens, where they are known: a text that is cut anew may give others.
             timeout: seconds for the whole call.
             use_cache: an answer that is there may be returned.
+            group: as in `analyze`.
 
         Raises:
             InputError: the prompt or the text cannot be worked on, or the backend cannot score.
+            ConfigurationError: there is a gate, and how the text was made is not stated to it: see
+                `cert.trajectory.calibration.gate.CalibratedGate`.
             CertError: as `analyze`.
         """
-        return self.engine.run(self._score_call(prompt, completion, token_ids, timeout, use_cache))
+        return self.engine.run(self._score_call(prompt, completion, token_ids, timeout, use_cache, group))
 
     async def score_async(
         self,
@@ -225,9 +264,10 @@ class HamiltonianMonitor(Batches, Sampler):
         token_ids: Sequence[int] | None = None,
         timeout: float | None = None,
         use_cache: bool = True,
+        group: str | None = None,
     ) -> TrajectoryAnalysis:
         """Do what `score` does while other tasks run."""
-        call = self._score_call(prompt, completion, token_ids, timeout, use_cache)
+        call = self._score_call(prompt, completion, token_ids, timeout, use_cache, group)
         return await self.engine.run_async(call)
 
     # --- inside ---
@@ -239,6 +279,7 @@ class HamiltonianMonitor(Batches, Sampler):
         token_ids: Sequence[int] | None,
         timeout: float | None,
         use_cache: bool,
+        group: str | None,
     ) -> Call:
         request = score_request(prompt, self.config, completion=completion, token_ids=token_ids)
-        return self.engine.call(request, Control(timeout=timeout), use_cache=use_cache)
+        return self.engine.call(request, Control(timeout=timeout), use_cache=use_cache, group=group)

@@ -135,11 +135,12 @@ class Batches(MonitorLife):
         *,
         use_cache: bool = True,
         on_step: OnStep | None = None,
+        group: str | None = None,
         **options: Any,
     ) -> Call:
         request = generation_request(prompt, self.config, **options)
         control = Control(timeout=time_left(deadline), on_step=on_step)
-        return self.engine.call(request, control, use_cache=use_cache)
+        return self.engine.call(request, control, use_cache=use_cache, group=group)
 
 
 class _Room:

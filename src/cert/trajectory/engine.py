@@ -24,6 +24,8 @@ from cert.core.events import CacheAsked, EventHub, GenerationFinished, default_h
 from cert.core.resources import ManagedResource
 from cert.trajectory.analysis import analyze_generation
 from cert.trajectory.cache import Hit, Lead, LeaderGoneError, SingleFlightCache
+from cert.trajectory.calibration.gate import CalibratedGate
+from cert.trajectory.calibration.labelled import Conditions
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
 
 __all__ = ["Call", "HamiltonianEngine", "begin_async", "measure_partial", "refuse_unseen"]
@@ -39,11 +41,13 @@ class Call:
 
     Attributes:
         cacheable: whether its result may be one that is there, and may be kept.
+        group: of the answer, for a calibrated gate with groups.
     """
 
     request: GenerationRequest | ScoreRequest
     control: Control
     cacheable: bool
+    group: str | None = None
     begun: float = field(default_factory=time.perf_counter)
 
 
@@ -51,8 +55,9 @@ class HamiltonianEngine:
     """Runs calls on a backend, each answer made once, and turns generations into analyses.
 
     The key of the cache is everything that changes the answer: the model with its revision, backend, device
-    and dtype; prompt or messages; limits, sampling and seed; K and every setting of the config. A sample
-    without a seed is another one each time, so it is not kept, unless ``cache_unseeded`` says so.
+    and dtype; prompt or messages; limits, sampling and seed; K, every setting of the config, the gate
+    and the group. A sample without a seed is another one each time, so it is not kept, unless
+    ``cache_unseeded`` says so.
 
     Args:
         resource: the backend, loaded when the first call needs it.
@@ -60,6 +65,7 @@ class HamiltonianEngine:
         cache_size: analyses that are kept.
         cache_unseeded: keep samples without a seed too: a repeated question then gets the first sample.
         hub: hears of every analysis; its required sinks may refuse one.
+        gate: decides in place of the config's thresholds.
     """
 
     def __init__(
@@ -70,21 +76,34 @@ class HamiltonianEngine:
         cache_size: int = 1000,
         cache_unseeded: bool = False,
         hub: EventHub | None = None,
+        gate: CalibratedGate | None = None,
     ) -> None:
         self.resource = resource
         self.config = config
+        self.gate = gate
         self.cache: SingleFlightCache[TrajectoryAnalysis] = SingleFlightCache(cache_size)
         self._cache_unseeded = cache_unseeded
         self._hub = hub or default_hub()
 
     def call(
-        self, request: GenerationRequest | ScoreRequest, control: Control, *, use_cache: bool = True
+        self,
+        request: GenerationRequest | ScoreRequest,
+        control: Control,
+        *,
+        use_cache: bool = True,
+        group: str | None = None,
     ) -> Call:
-        """Return a call, which may be run once."""
+        """Return a call, which may be run once.
+
+        Raises:
+            ConfigurationError: the request is none that the gate's certificate covers.
+        """
+        if self.gate is not None:
+            self.gate.match.refuse_request(request)
         own = isinstance(request, GenerationRequest) and not (
             request.sampling.greedy or request.sampling.seed is not None
         )
-        return Call(request, control, use_cache and (self._cache_unseeded or not own))
+        return Call(request, control, use_cache and (self._cache_unseeded or not own), group)
 
     def run(self, call: Call) -> TrajectoryAnalysis:
         """Run one call.
@@ -137,21 +156,33 @@ class HamiltonianEngine:
 
     def finish(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
         """Analyse a generation that was run outside the cache, and tell of it."""
-        analysis = analyze_generation(generation, self.config)
+        analysis = self.analysed(generation, call)
         self._hub.deliver(self._finished(analysis, call))
         return analysis
 
     async def finish_async(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
         """Do what `finish` does, awaiting required sinks."""
-        analysis = analyze_generation(generation, self.config)
+        analysis = self.analysed(generation, call)
         await self._hub.deliver_async(self._finished(analysis, call))
         return analysis
 
-    def key(self, backend: Backend, request: GenerationRequest | ScoreRequest) -> Hashable:
+    def analysed(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
+        """Return the analysis of what a call gave.
+
+        Raises:
+            ConfigurationError: it was not made as the gate's certificate says.
+        """
+        limit = call.request.max_new_tokens if isinstance(call.request, GenerationRequest) else None
+        return analyze_generation(generation, self.config, self.gate, group=call.group, max_new_tokens=limit)
+
+    def key(
+        self, backend: Backend, request: GenerationRequest | ScoreRequest, group: str | None = None
+    ) -> Hashable:
         """Return the key of the cache."""
         if isinstance(request, GenerationRequest) and request.sampling.greedy:
             request = replace(request, sampling=Sampling())  # nothing else of it plays a part
-        return (backend.identity, request, self.config)
+        gate = None if self.gate is None else (self.gate.key, group)
+        return (backend.identity, request, self.config, gate)
 
     def asked(self, outcome: str) -> None:
         """Tell of one question to the cache."""
@@ -225,7 +256,7 @@ class _Flight:
             self._keep(outcome)
         else:
             if isinstance(outcome, GenerationTimeoutError | GenerationCancelledError):
-                measure_partial(outcome, self._engine.config)
+                measure_partial(outcome, self._engine, self._call)
             self._fail(outcome)
             try:
                 raise outcome
@@ -237,7 +268,9 @@ class _Flight:
         if not self._call.cacheable:
             self._engine.asked("bypassed")
             return False
-        claim = self._engine.cache.claim(self._engine.key(self._backend, self._call.request))
+        claim = self._engine.cache.claim(
+            self._engine.key(self._backend, self._call.request, self._call.group)
+        )
         if isinstance(claim, Hit):
             self._engine.asked("hit")
             self._result = replace(claim.value, from_cache=True)
@@ -257,7 +290,7 @@ class _Flight:
 
     def _keep(self, generation: Generation) -> None:
         try:
-            self._result = analyze_generation(generation, self._engine.config)
+            self._result = self._engine.analysed(generation, self._call)
         except BaseException as error:
             self._fail(error)
             raise
@@ -303,19 +336,19 @@ def _chars(request: GenerationRequest | ScoreRequest) -> int:
 
 
 def measure_partial(
-    error: GenerationTimeoutError | GenerationCancelledError, config: TrajectoryConfig
+    error: GenerationTimeoutError | GenerationCancelledError, engine: HamiltonianEngine, call: Call
 ) -> None:
     """Analyse what was generated until the end came."""
     if isinstance(error.partial, Generation):
-        error.partial = analyze_generation(error.partial, config)
+        error.partial = engine.analysed(error.partial, call)
 
 
-def refuse_unseen(backend: Backend, config: TrajectoryConfig) -> None:
-    """Refuse a backend that cannot show what the config asks for, before the first request.
+def refuse_unseen(backend: Backend, config: TrajectoryConfig, gate: CalibratedGate | None = None) -> None:
+    """Refuse a backend that cannot show what config and gate ask for, before the first request.
 
     Raises:
         ConfigurationError: it holds records alone, no log-probabilities, fewer candidates than K, or a
-            threshold that this vocabulary can never exceed.
+            threshold that this vocabulary can never exceed; or it is not what the gate's certificate covers.
     """
     capabilities, name = backend.capabilities, backend.identity.name
     if not (capabilities.generates or capabilities.scores):
@@ -337,4 +370,8 @@ def refuse_unseen(backend: Backend, config: TrajectoryConfig) -> None:
             hint=f"TrajectoryConfig(top_k={most})",
             context={"model": name, "top_k": config.top_k, "most": most},
         )
-    config.check_vocabulary(backend.identity.vocab_size)
+    if gate is None:
+        config.check_vocabulary(backend.identity.vocab_size)
+    else:
+        gate.refuse_backend(backend)
+        gate.match.refuse(Conditions(top_k=config.top_k), vocab_size=backend.identity.vocab_size)

@@ -16,7 +16,7 @@ from cert.backends.control import Control, TokenBlock
 from cert.core.errors import CertError, ConfigurationError, GenerationCancelledError, GenerationTimeoutError
 from cert.signals import SignalStream
 from cert.trajectory.analysis import energies_of
-from cert.trajectory.engine import Call, HamiltonianEngine, begin_async, measure_partial
+from cert.trajectory.engine import HamiltonianEngine, begin_async, measure_partial
 from cert.trajectory.types import ReasoningMetrics, TrajectoryAnalysis, TrajectoryConfig, token_metrics
 
 __all__ = ["AsyncTrajectoryStream", "StreamedToken", "TrajectoryStream"]
@@ -77,6 +77,7 @@ class _Stream:
         engine: HamiltonianEngine,
         request: GenerationRequest,
         timeout: float | None,
+        group: str | None,
         put: Callable[[_Item], None],
     ) -> None:
         self._exits = contextlib.ExitStack()
@@ -87,7 +88,7 @@ class _Stream:
         self._request = request
         self._tokens = _Tokens(engine.config)
         self._pending: Iterator[StreamedToken] = iter(())
-        self._call = Call(request, self._control, cacheable=False)
+        self._call = engine.call(request, self._control, use_cache=False, group=group)
         self._analysis: TrajectoryAnalysis | None = None
         self._error: BaseException | None = None
 
@@ -128,7 +129,7 @@ class _Stream:
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, GenerationTimeoutError | GenerationCancelledError):
-            measure_partial(error, self._engine.config)
+            measure_partial(error, self._engine, self._call)
         self._error = error
         self._give_up()
 
@@ -145,10 +146,15 @@ class TrajectoryStream(_Stream):
     """
 
     def __init__(
-        self, engine: HamiltonianEngine, request: GenerationRequest, timeout: float | None = None
+        self,
+        engine: HamiltonianEngine,
+        request: GenerationRequest,
+        timeout: float | None = None,
+        *,
+        group: str | None = None,
     ) -> None:
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        super().__init__(engine, request, timeout, self._queue.put)
+        super().__init__(engine, request, timeout, group, self._queue.put)
 
     def __enter__(self) -> Self:
         return self
@@ -208,10 +214,15 @@ class AsyncTrajectoryStream(_Stream):
     """The same for tasks: an asynchronous iterator; made by `HamiltonianMonitor.stream_async`."""
 
     def __init__(
-        self, engine: HamiltonianEngine, request: GenerationRequest, timeout: float | None = None
+        self,
+        engine: HamiltonianEngine,
+        request: GenerationRequest,
+        timeout: float | None = None,
+        *,
+        group: str | None = None,
     ) -> None:
         self._mail = _Mail()
-        super().__init__(engine, request, timeout, self._mail.put)
+        super().__init__(engine, request, timeout, group, self._mail.put)
 
     async def __aenter__(self) -> Self:
         return self

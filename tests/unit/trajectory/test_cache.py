@@ -208,6 +208,7 @@ class Named:
 def key(request=BASE, identity=IDENTITY, **config):
     engine: Any = object.__new__(HamiltonianEngine)
     engine.config = TrajectoryConfig(**config)
+    engine.gate = None
     return engine.key(Named(identity), request)
 
 

@@ -10,14 +10,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cert.backends.base import Capabilities, FinishReason, Generation
+from cert.backends.base import Backend, FinishReason, Generation
 from cert.core.errors import ConfigurationError
 from cert.core.visible import label
 from cert.signals import GenerationSignals, RunningSignals, StepSignals
 from cert.trajectory.calibration.answers import whole_or_reason
 from cert.trajectory.calibration.certificate import Certificate
 from cert.trajectory.calibration.labelled import Conditions
-from cert.trajectory.calibration.matching import Match
+from cert.trajectory.calibration.matching import Made, Match
 from cert.trajectory.calibration.promises import promise_of
 from cert.trajectory.calibration.score_json import score_of
 from cert.trajectory.calibration.scores import GateScore, RunningPath
@@ -119,18 +119,42 @@ class CalibratedGate:
         cut = whole_or_reason(finish_reason)
         outcome, why = self._outcome(value, threshold, group, cut)
         token = self._token(step, running) if outcome != "not_measured" else None
-        reason = f"{why}{_at(token, tokens)} ({self._by.words})"
-        check = Check(
-            signal=self.score.name,
-            statistic="score",
-            threshold=math.nan if threshold is None else threshold,
-            lower=value,
-            upper=value,
-            outcome=outcome,
-            token=token,
-            reason=reason,
-        )
-        return GateDecision(outcome, (check,), self.profile, calibrated=True, certificate=self._by)
+        return self._decision(outcome, value, threshold, token, f"{why}{_at(token, tokens)}")
+
+    def judge(
+        self,
+        generation: Generation,
+        step: StepSignals,
+        running: RunningSignals,
+        signals: GenerationSignals,
+        *,
+        surprise_probability: float,
+        max_new_tokens: int | None = None,
+        group: str | None = None,
+    ) -> GateDecision:
+        """Return the verdict on a generation, once it is made sure that the certificate covers it.
+
+        Args:
+            generation: live or stored.
+            step: the signals of its tokens.
+            running: those that depend on the tokens before.
+            signals: of the whole.
+            surprise_probability: of the signals.
+            max_new_tokens: the limit that it was generated with, where that is known.
+            group: its group, for a certificate with groups.
+
+        Raises:
+            ConfigurationError: it was made in another way than the certificate says. A part of an answer is
+                not refused: it is not measured.
+        """
+        finish_reason = generation.finish_reason
+        try:
+            self._match.refuse_answer(Made.of(generation, max_new_tokens), surprise_probability)
+        except ConfigurationError as error:
+            if whole_or_reason(finish_reason) is None:
+                raise
+            return self._decision("not_measured", self.score.of(signals), None, None, error.message)
+        return self.decide(step, running, signals, generation.tokens, group, finish_reason=finish_reason)
 
     def verdicts(
         self,
@@ -164,6 +188,11 @@ class CalibratedGate:
 
     # --- what it covers ---
 
+    @property
+    def match(self) -> Match:
+        """Compares how answers are made with the certificate's conditions."""
+        return self._match
+
     def refuse_mismatch(self, conditions: Conditions, *, final: bool = False) -> None:
         """Refuse conditions that differ from the certificate's.
 
@@ -176,33 +205,23 @@ class CalibratedGate:
         """
         self._match.refuse(conditions, final=final)
 
-    def refuse_capabilities(self, name: str, capabilities: Capabilities) -> None:
-        """Refuse a backend that cannot give the score.
+    def refuse_backend(self, backend: Backend) -> None:
+        """Refuse a backend that is not the certificate's, or that cannot give its score.
 
         Raises:
-            ConfigurationError: it shows the top K alone, and the score needs all of the vocabulary.
+            ConfigurationError: with what differs; or it shows the top K alone, and the score needs all of the
+                vocabulary.
         """
+        shown, name = backend.capabilities, backend.identity.name
+        self._match.refuse_model(backend.identity, shown.logprobs_mode)
         truncated = getattr(self.score, "truncated", "exact")
-        if capabilities.logprobs != "full" and truncated == "not_measured":
+        if shown.logprobs != "full" and truncated == "not_measured":
             raise ConfigurationError(
                 f"the certificate decides by '{self.score.name}', which needs the full vocabulary, and "
                 f"'{name}' shows the likeliest candidates alone",
                 hint="calibrate on a score that the likeliest candidates give, such as 'msp'",
                 context={"model": name, "score": self.score.name},
             )
-
-    @property
-    def match(self) -> Match:
-        """Compares how answers are made with the certificate's conditions."""
-        return self._match
-
-    def refuse_generation(
-        self, generation: Generation, *, surprise_probability: float, max_new_tokens: int | None = None
-    ) -> None:
-        """Refuse a generation that was not made as the certificate's were; as `Match.refuse_generation`."""
-        self._match.refuse_generation(
-            generation, surprise_probability=surprise_probability, max_new_tokens=max_new_tokens
-        )
 
     # --- inside ---
 
@@ -220,6 +239,21 @@ class CalibratedGate:
         if cut is not None:
             return "not_measured", f"{cut}, and the promise is about whole answers"
         return "pass", f"{name} {value:.6g} within {threshold:.6g}"
+
+    def _decision(
+        self, outcome: Verdict, value: float, threshold: float | None, token: int | None, why: str
+    ) -> GateDecision:
+        check = Check(
+            signal=self.score.name,
+            statistic="score",
+            threshold=math.nan if threshold is None else threshold,
+            lower=value,
+            upper=value,
+            outcome=outcome,
+            token=token,
+            reason=f"{why} ({self._by.words})",
+        )
+        return GateDecision(outcome, (check,), self.profile, calibrated=True, certificate=self._by)
 
     def _token(self, step: StepSignals, running: RunningSignals) -> int | None:
         """Return where the score is highest, for one that is the largest of the tokens' values."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields, replace
-from typing import Any, Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Self
 
-from cert.backends.base import Generation, GenerationRequest, ModelIdentity, ScoreRequest
+from cert.backends.base import Generation, GenerationRequest, ModelIdentity, Sampling, ScoreRequest
 from cert.core.errors import ConfigurationError
 from cert.core.visible import label
 from cert.trajectory.calibration.conditions import recorded_conditions
 from cert.trajectory.calibration.labelled import Conditions
 
-__all__ = ["CONDITIONS", "Match"]
+__all__ = ["CONDITIONS", "Made", "Match"]
 
 CONDITIONS: Final[tuple[str, ...]] = tuple(field.name for field in fields(Conditions))
 """The names of the conditions."""
@@ -22,6 +22,35 @@ _MOST_REMEMBERED = 256
 _NOBODY: Final = ModelIdentity("unknown", None, "stored", None, None)
 # Ends that a limit of the length has no part in.
 _ENDED: Final = frozenset({"stop", "context_window", "content_filter", "refusal", "tool_calls"})
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How one answer was made, as its record says it.
+
+    Attributes:
+        model: who answered.
+        sampling: how tokens were chosen; ``None`` is not known.
+        logprobs_mode: of the log-probabilities.
+        top_k: K, the candidates recorded a step.
+        n_tokens: T.
+        finish_reason: how it ended.
+        max_new_tokens: the limit that it was generated with; ``None`` is not known.
+    """
+
+    model: ModelIdentity
+    sampling: Sampling | None
+    logprobs_mode: str
+    top_k: int
+    n_tokens: int
+    finish_reason: str
+    max_new_tokens: int | None = None
+
+    @classmethod
+    def of(cls, g: Generation, max_new_tokens: int | None = None) -> Self:
+        """Return how a generation was made."""
+        n_tokens, top_k = len(g.steps), g.steps.top_k
+        return cls(g.model, g.sampling, g.logprobs_mode, top_k, n_tokens, g.finish_reason, max_new_tokens)
 
 
 class Match:
@@ -115,53 +144,48 @@ class Match:
         )  # fmt: skip
         self.refuse(Conditions(sampling=asked.sampling, max_new_tokens=asked.max_new_tokens))
 
-    def refuse_generation(
-        self, generation: Generation, *, surprise_probability: float, max_new_tokens: int | None = None
-    ) -> None:
-        """Refuse a finished generation that was not made so.
+    def refuse_answer(self, made: Made, surprise_probability: float) -> None:
+        """Refuse an answer that was not made so.
 
         Where the limit of its length is not known, an answer that came to its own end within the certified
         limit is one that this limit would have let through unchanged, and so is one that was cut just there.
 
         Args:
-            generation: live or stored.
-            surprise_probability: of the signals.
-            max_new_tokens: the limit that it was generated with, where that is known.
+            made: how it was made.
+            surprise_probability: of its signals.
 
         Raises:
             ConfigurationError: as `refuse`.
         """
-        g = generation
-        limit = max_new_tokens
-        if limit is None and _within(g, self._certified.max_new_tokens):
+        limit = made.max_new_tokens
+        if limit is None and _within(made, self._certified.max_new_tokens):
             limit = self._certified.max_new_tokens
-        sampling = (
-            None if g.sampling is None else (g.sampling.temperature, g.sampling.top_p, g.sampling.top_k)
-        )
-        top_k = g.steps.top_k if len(g.steps) else None
-        key = (g.model, sampling, g.logprobs_mode, top_k, limit, surprise_probability)
+        s = made.sampling
+        sampling = None if s is None else (s.temperature, s.top_p, s.top_k)
+        # Without a token there is nothing to record, and nothing is measured.
+        top_k = made.top_k if made.n_tokens else self._certified.top_k
+        key = (made.model, sampling, made.logprobs_mode, top_k, limit, surprise_probability)
         if key in self._right:
             return
         seen = recorded_conditions(
-            g.model,
-            g.sampling,
-            g.logprobs_mode,
-            # Without a token there is nothing to record, and nothing is measured.
-            top_k=self._certified.top_k if top_k is None else top_k,
+            made.model,
+            made.sampling,
+            made.logprobs_mode,
+            top_k=top_k,
             surprise_probability=surprise_probability,
             max_new_tokens=limit,
         )
-        self.refuse(seen, vocab_size=g.model.vocab_size, final=True)
+        self.refuse(seen, vocab_size=made.model.vocab_size, final=True)
         if len(self._right) < _MOST_REMEMBERED:
             self._right.add(key)
 
 
-def _within(g: Generation, limit: int | None) -> bool:
+def _within(made: Made, limit: int | None) -> bool:
     if limit is None:
         return False
-    if g.finish_reason == "length":
-        return len(g.steps) == limit
-    return g.finish_reason in _ENDED and len(g.steps) <= limit
+    if made.finish_reason == "length":
+        return made.n_tokens == limit
+    return made.finish_reason in _ENDED and made.n_tokens <= limit
 
 
 def _equal(name: str, wanted: Any, found: Any, vocab_size: int | None, *, partly: bool = False) -> bool:
