@@ -11,6 +11,9 @@ from cert.cli.console import stderr
 from cert.core.errors import ConfigurationError, DependencyMissingError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cert.answers import AsyncJudge, Judge, Judgement, JudgeRequest
     from cert.backends.stored import StoredOptions
     from cert.cli.labelled_options import LabelOptions
 
@@ -46,9 +49,9 @@ def judged(how: LabelOptions, data: Path, key: str | None, options: StoredOption
     return target
 
 
-def _opened(how: LabelOptions, stack: contextlib.ExitStack) -> Any:
+def _opened(how: LabelOptions, stack: contextlib.ExitStack) -> Judge:
     try:
-        from cert.coordination.evaluators import BlockingJudge, ChatJudge
+        from cert.coordination.evaluators import ChatJudge
     except ImportError as error:
         raise DependencyMissingError(
             f"a judge needs more packages ({error.name})", hint="pip install 'cert-framework[coordination]'"
@@ -57,8 +60,29 @@ def _opened(how: LabelOptions, stack: contextlib.ExitStack) -> Any:
 
     assert how.judge is not None
     models = ChatModels(Limits(None, _dollars(how.max_cost)), parse_prices(how.price))
-    stack.callback(lambda: asyncio.run(models.aclose()))
-    return stack.enter_context(BlockingJudge(ChatJudge(models.open(how.judge, agents=True))))
+    runner = stack.enter_context(asyncio.Runner())
+    stack.callback(lambda: runner.run(models.aclose()))
+    return _OnOneLoop(ChatJudge(models.open(how.judge, agents=True)), runner)
+
+
+class _OnOneLoop:
+    """A judge for code that does not await: its connections belong to one loop, which also closes them."""
+
+    def __init__(self, judge: AsyncJudge, runner: asyncio.Runner) -> None:
+        self._judge, self._runner = judge, runner
+
+    @property
+    def name(self) -> str:
+        """The judge's."""
+        return self._judge.name
+
+    def judge(self, requests: Sequence[JudgeRequest], /) -> Sequence[Judgement]:
+        """Return one judgement a request, in their order, as the judge does."""
+
+        async def asked() -> Sequence[Judgement]:
+            return await self._judge.judge_async(requests)
+
+        return self._runner.run(asked())
 
 
 def _dollars(text: str | None) -> Any:
