@@ -37,6 +37,8 @@ __all__ = [
     "DriftStanding",
     "Event",
     "EventHub",
+    "GateShifted",
+    "GateStanding",
     "GenerationFinished",
     "HealthChanged",
     "JudgementFinished",
@@ -44,6 +46,7 @@ __all__ = [
     "ModelUnloaded",
     "Observer",
     "OutOfMemoryMet",
+    "PromiseVoid",
     "RateLimitWaited",
     "RequiredSink",
     "RetryScheduled",
@@ -281,6 +284,60 @@ class DriftStanding(Event):
     system: str
     kind: str
     alarms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateShifted(Event):
+    """The scores of live answers are not those that a gate was calibrated on.
+
+    Attributes:
+        goal: of the gate's promise.
+        certificate: the first 12 digits of its id.
+        seen: answers until then.
+    """
+
+    name: ClassVar[str] = "gate_shifted"
+    goal: str
+    certificate: str
+    seen: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromiseVoid(Event):
+    """Labels have refuted the promise of a gate.
+
+    Attributes:
+        goal: of the promise.
+        certificate: the first 12 digits of its id.
+        alpha: the rate that was promised.
+        bound: a lower confidence bound of the rate, above it.
+        labels: labelled answers until then.
+    """
+
+    name: ClassVar[str] = "promise_void"
+    goal: str
+    certificate: str
+    alpha: float
+    bound: float
+    labels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateStanding(Event):
+    """Whether a gate's promise stands.
+
+    Told when it changes, and when a process begins to watch.
+
+    Attributes:
+        shifted: there is a warning that nobody has acknowledged.
+        void: labels have refuted the promise.
+    """
+
+    name: ClassVar[str] = "gate_standing"
+    goal: str
+    certificate: str
+    shifted: bool
+    void: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,12 @@ from cert.core.events import (
     ComponentDegraded,
     DriftFound,
     Event,
+    GateShifted,
     HealthChanged,
     JudgementFinished,
     Observer,
     OutOfMemoryMet,
+    PromiseVoid,
     RateLimitWaited,
     RetryScheduled,
 )
@@ -64,9 +66,11 @@ def level_of(event: Event) -> str:
             return "debug"
         case ComponentDegraded(active=True) | HealthChanged(after="unhealthy") | CircuitChanged(after="open"):
             return "error"
+        case PromiseVoid():
+            return "error"
         case BudgetBegun() | BudgetRefused() | CallFinished() | OutOfMemoryMet() | RetryScheduled():
             return "warning"
-        case DriftFound() | HealthChanged(after="degraded") | JudgementFinished():
+        case DriftFound() | GateShifted() | HealthChanged(after="degraded") | JudgementFinished():
             return "warning"
         case _:
             return "info"

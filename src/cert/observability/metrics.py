@@ -28,6 +28,8 @@ from cert.core.events import (
     DriftStanding,
     Event,
     EventHub,
+    GateShifted,
+    GateStanding,
     GenerationFinished,
     HealthChanged,
     JudgementFinished,
@@ -35,6 +37,7 @@ from cert.core.events import (
     ModelUnloaded,
     Observer,
     OutOfMemoryMet,
+    PromiseVoid,
     RateLimitWaited,
     RetryScheduled,
 )
@@ -205,6 +208,20 @@ class _Metrics:
     @_handle.register
     def _(self, event: DriftStanding) -> None:
         self._gauge("cert_drift_alarms_standing", system=event.system, kind=event.kind).set(event.alarms)
+
+    @_handle.register
+    def _(self, event: GateShifted) -> None:
+        self._counter("cert_gate_shifts_total", goal=event.goal).inc()
+
+    @_handle.register
+    def _(self, event: PromiseVoid) -> None:
+        self._counter("cert_gate_promises_void_total", goal=event.goal).inc()
+
+    @_handle.register
+    def _(self, event: GateStanding) -> None:
+        for state in ("shifted", "void"):
+            now = getattr(event, state)
+            self._gauge("cert_gate_state", certificate=event.certificate, gate_state=state).set(now)
 
     @_handle.register
     def _(self, event: HealthChanged) -> None:
