@@ -12,13 +12,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cert.backends import Generation
 from cert.backends.stored import StoredFormat, StoredItem, StoredOptions, read_stored
 from cert.backends.stored.reading import stored_format
-from cert.core.errors import CertError, OutputError
+from cert.core.errors import CertError, ConfigurationError, OutputError
 from cert.signals import GenerationSignals, SignalColumns, TokenSteps, signal_columns
+from cert.trajectory.calibration.gate import GateLike, gate_of
+from cert.trajectory.calibration.matching import Made
+from cert.trajectory.calibration.settings import config_of, refuse_settings
 from cert.trajectory.gate import Verdict, json_number
-from cert.trajectory.gate_columns import VERDICTS, verdicts
+from cert.trajectory.gate_columns import VERDICTS
+from cert.trajectory.table_gate import Groups, Standing, TableGate
 from cert.trajectory.types import TrajectoryConfig
 
 __all__ = ["SIGNALS", "SummaryTable", "summarise_items", "summarise_stored", "write_summaries"]
@@ -110,24 +113,39 @@ def summarise_stored(
     *,
     format: StoredFormat = "auto",
     options: StoredOptions | None = None,
+    gate: GateLike | None = None,
+    groups: Groups = None,
 ) -> Iterator[SummaryTable]:
     """Return the signals and verdicts of a stored file, part by part, in constant memory.
 
     Numbers and verdicts have the bits that `cert.trajectory.stored.analyze_stored` gives. Of a Parquet file
-    only the steps are read: what is wrong with a text or a name shows there alone.
+    only the steps are read, and with a gate how they were made: what is wrong with a text or a name shows
+    there alone.
+
+    Args:
+        path: as `cert.backends.stored.read_stored` has it.
+        config: settings; its thresholds decide where there is no gate.
+        format: as `cert.backends.stored.read_stored` has it.
+        options: the same.
+        gate: as `cert.trajectory.stored.analyze_stored` has it.
+        groups: the same.
 
     Raises:
-        InputError: the file cannot be opened.
+        InputError: the file, or the gate's, cannot be opened.
+        ConfigurationError: the gate does not cover these settings.
         DependencyMissingError: Parquet without pyarrow.
     """
-    config, options = config or TrajectoryConfig(), options or StoredOptions()
+    decides = gate_of(gate)
+    settings, options = config or config_of(decides), options or StoredOptions()
+    refuse_settings(decides, None, settings)
+    judge = TableGate(settings, decides, groups)
     format = stored_format(Path(path), format)
     if format == "parquet":
         from cert.backends.stored.parquet import holds_records
 
         if not holds_records(Path(path)):
-            return _of_parquet(Path(path), config, options)
-    return summarise_items(read_stored(path, format=format, options=options), config)
+            return _of_parquet(Path(path), judge, options)
+    return _summarised(read_stored(path, format=format, options=options), judge)
 
 
 def write_summaries(tables: Iterable[SummaryTable], path: str | Path) -> int:
@@ -161,44 +179,48 @@ def _write_parquet(tables: Iterable[SummaryTable], path: Path) -> int:
     import pyarrow.parquet as pq
 
     count = 0
-    with pq.ParquetWriter(str(path), _table([], TrajectoryConfig()).to_arrow().schema) as writer:
+    with pq.ParquetWriter(str(path), _table([], TableGate(TrajectoryConfig())).to_arrow().schema) as writer:
         for table in tables:
             writer.write_table(table.to_arrow())
             count += len(table)
     return count
 
 
-def _of_parquet(path: Path, config: TrajectoryConfig, options: StoredOptions) -> Iterator[SummaryTable]:
+def _of_parquet(path: Path, judge: TableGate, options: StoredOptions) -> Iterator[SummaryTable]:
     from cert.backends.stored.blocks import refuse_mass, step_blocks
+    from cert.backends.stored.generations import MADE_COLUMNS
     from cert.backends.stored.parquet import read_batches
     from cert.backends.stored.parquet_schema import STEP_COLUMNS
+    from cert.trajectory.row_standings import standings_of_rows
 
     def tables() -> Iterator[SummaryTable]:
         for batch in batches:
             if isinstance(batch.rows, CertError):
-                yield _table([_Row(batch.first, 0, None, batch.rows)], config)
+                yield _table([_Row(batch.first, 0, None, batch.rows)], judge)
                 continue
             n = len(batch.rows)
             blocks, errors = step_blocks(batch.rows)
             columns = _not_measured(n)
             for block in blocks:
                 mass = np.empty(len(block.steps))
-                found = signal_columns(block.steps, block.lengths, config.signal_options, mass=mass)
+                found = signal_columns(block.steps, block.lengths, judge.config.signal_options, mass=mass)
                 refuse_mass(block, mass, errors)
                 _fill(columns, block.rows, found)
+            standings, refused = standings_of_rows(batch.rows, judge, blocks, errors)
             for row, error in errors.items():
                 error.context.setdefault("row", batch.first + row)
-            names = batch.rows.schema.names
+            keys = batch.rows.column("key").to_pylist() if "key" in batch.rows.schema.names else [None] * n
             yield SummaryTable(
                 number=np.arange(batch.first, batch.first + n),
                 choice=np.zeros(n, dtype=np.int64),
-                keys=batch.rows.column("key").to_pylist() if "key" in names else [None] * n,
-                errors=dict(errors),
+                keys=keys,
+                errors={**errors, **refused},
                 signals=columns,
-                verdict=verdicts(columns, config.thresholds),
+                verdict=judge.verdicts(columns, keys, standings),
             )
 
-    batches = read_batches(path, options, ("key", *STEP_COLUMNS))
+    made = () if judge.gate is None else MADE_COLUMNS
+    batches = read_batches(path, options, tuple(dict.fromkeys(("key", *STEP_COLUMNS, *made))))
     return tables()
 
 
@@ -210,28 +232,38 @@ class _Row:
     choice: int
     key: str | None
     outcome: TokenSteps | CertError
+    standing: Standing = Standing.WHOLE
 
     @classmethod
-    def of(cls, item: StoredItem) -> _Row:
-        outcome = item.outcome.steps if isinstance(item.outcome, Generation) else item.outcome
-        return cls(item.number, item.choice, item.key, outcome)
+    def of(cls, item: StoredItem, judge: TableGate) -> _Row:
+        if isinstance(item.outcome, CertError):
+            return cls(item.number, item.choice, item.key, item.outcome)
+        try:
+            standing = judge.standing(Made.of(item.outcome))
+        except ConfigurationError as error:
+            return cls(item.number, item.choice, item.key, error)
+        return cls(item.number, item.choice, item.key, item.outcome.steps, standing)
 
 
 def summarise_items(items: Iterable[StoredItem], config: TrajectoryConfig) -> Iterator[SummaryTable]:
     """Return the signals and verdicts of items, part by part, in their order."""
+    return _summarised(items, TableGate(config))
+
+
+def _summarised(items: Iterable[StoredItem], judge: TableGate) -> Iterator[SummaryTable]:
     kept: list[_Row] = []
     tokens = 0
-    for row in map(_Row.of, items):
+    for row in (_Row.of(item, judge) for item in items):
         kept.append(row)
         tokens += len(row.outcome) if isinstance(row.outcome, TokenSteps) else 1
         if tokens >= _BLOCK_TOKENS:
-            yield _table(kept, config)
+            yield _table(kept, judge)
             kept, tokens = [], 0
     if kept:
-        yield _table(kept, config)
+        yield _table(kept, judge)
 
 
-def _table(rows: Sequence[_Row], config: TrajectoryConfig) -> SummaryTable:
+def _table(rows: Sequence[_Row], judge: TableGate) -> SummaryTable:
     columns = _not_measured(len(rows))
     errors: dict[int, CertError] = {}
     alike: dict[tuple[int, int | None], list[tuple[int, TokenSteps]]] = {}
@@ -243,7 +275,8 @@ def _table(rows: Sequence[_Row], config: TrajectoryConfig) -> SummaryTable:
             alike.setdefault((steps.top_k, steps.vocab_size), []).append((place, steps))
     for members in alike.values():
         lengths = np.array([len(steps) for _, steps in members])
-        found = signal_columns(_joined([steps for _, steps in members]), lengths, config.signal_options)
+        joined = _joined([steps for _, steps in members])
+        found = signal_columns(joined, lengths, judge.config.signal_options)
         _fill(columns, np.array([place for place, _ in members]), found)
     return SummaryTable(
         number=np.array([row.number for row in rows], dtype=np.int64),
@@ -251,7 +284,9 @@ def _table(rows: Sequence[_Row], config: TrajectoryConfig) -> SummaryTable:
         keys=[row.key for row in rows],
         errors=errors,
         signals=columns,
-        verdict=verdicts(columns, config.thresholds),
+        verdict=judge.verdicts(
+            columns, [row.key for row in rows], np.array([row.standing for row in rows], dtype=np.int8)
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -23,7 +23,13 @@ from cert.backends.stored.own_analyses import RecordedTexts
 from cert.core.errors import ConfigurationError, InputError
 from cert.signals.steps import IntArray, TokenSteps
 
-__all__ = ["generations"]
+__all__ = ["MADE_COLUMNS", "ending_of", "generations", "model_of", "sampling_of"]
+
+# What tells how an answer was made, besides K and the number of its tokens.
+MADE_COLUMNS = (
+    "finish_reason", "model", "revision", "backend", "vocab_size", "context_window", "device", "dtype",
+    "logprobs_mode", "temperature", "top_p", "sampling_top_k", "seed",
+)  # fmt: skip
 
 _REASONS, _MODES = get_args(FinishReason), get_args(LogprobsMode)
 _BULK = ("token_ids", "logprob", "top_ids", "top_logprobs", "entropy", "self_certainty")
@@ -68,10 +74,7 @@ def _generation(row: dict[str, Any], steps: TokenSteps) -> Generation:
     text = row.get("text")
     if not isinstance(text, str):
         raise record_error("the row has no text")
-    reason: Any = row.get("finish_reason") or "unknown"
-    mode: Any = row.get("logprobs_mode") or "unknown"
-    if reason not in _REASONS or mode not in _MODES:
-        raise record_error("the row has an unknown finish_reason or logprobs_mode")
+    reason, mode = ending_of(row)
     offsets = _offsets(row, len(steps))
     check_offsets(offsets, text)
     vocabulary = {item["id"]: item["text"] or "" for item in row.get("vocabulary") or () if item}
@@ -83,13 +86,26 @@ def _generation(row: dict[str, Any], steps: TokenSteps) -> Generation:
         finish_reason=reason,
         stop_step=_stop(row, steps.vocab_size),
         prompt_tokens=row.get("prompt_tokens"),
-        sampling=_sampling(row),
-        model=_model(row),
+        sampling=sampling_of(row),
+        model=model_of(row),
         logprobs_mode=mode,
         vocabulary=RecordedTexts(vocabulary),
         duration_s=row.get("duration_s"),
         token_ids_known=row.get("token_ids_known") is not False,
     )
+
+
+def ending_of(row: Mapping[str, Any]) -> tuple[FinishReason, LogprobsMode]:
+    """Return how an answer ended and of which kind its log-probabilities are.
+
+    Raises:
+        InputError: no such name is known.
+    """
+    reason: Any = row.get("finish_reason") or "unknown"
+    mode: Any = row.get("logprobs_mode") or "unknown"
+    if reason not in _REASONS or mode not in _MODES:
+        raise record_error("the row has an unknown finish_reason or logprobs_mode")
+    return reason, mode
 
 
 def _offsets(row: dict[str, Any], length: int) -> IntArray:
@@ -111,13 +127,19 @@ def _prompt(row: dict[str, Any]) -> Prompt | None:
     return tuple(Message(m["role"], m["content"]) for m in messages)
 
 
-def _sampling(row: dict[str, Any]) -> Sampling | None:
+def sampling_of(row: Mapping[str, Any]) -> Sampling | None:
+    """Return how tokens were chosen; ``None`` where the row does not say.
+
+    Raises:
+        ConfigurationError: a value out of range.
+    """
     if row.get("temperature") is None:
         return None
     return Sampling(row["temperature"], row.get("top_p"), row.get("sampling_top_k"), row.get("seed"))
 
 
-def _model(row: dict[str, Any]) -> ModelIdentity:
+def model_of(row: Mapping[str, Any]) -> ModelIdentity:
+    """Return which model answered, as far as the row says."""
     return ModelIdentity(
         name=row.get("model") or "unknown",
         revision=row.get("revision"),

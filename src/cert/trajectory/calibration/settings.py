@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cert.trajectory.calibration.gate import CalibratedGate
@@ -28,21 +29,25 @@ def config_of(gate: CalibratedGate | None) -> TrajectoryConfig:
     return TrajectoryConfig(**{name: value for name, value in given.items() if value is not None})
 
 
-def refuse_settings(gate: CalibratedGate | None, model: str, config: TrajectoryConfig) -> None:
+def refuse_settings(gate: CalibratedGate | None, model: str | None, config: TrajectoryConfig) -> None:
     """Refuse a model's name or settings that the gate's certificate does not cover.
+
+    Args:
+        gate: without one, nothing is refused.
+        model: that will answer; ``None`` for records, each of which says itself how it was made.
+        config: the settings.
 
     Raises:
         ConfigurationError: with what differs and both of its values.
     """
     if gate is None:
         return
+    signals = Conditions(surprise_probability=config.surprise_probability_threshold)
+    if model is None:
+        gate.refuse_mismatch(signals)
+        return
     gate.refuse_mismatch(
-        Conditions(
-            model=model,
-            sampling=_sampling(config),
-            max_new_tokens=config.max_new_tokens,
-            surprise_probability=config.surprise_probability_threshold,
-        )
+        replace(signals, model=model, sampling=_sampling(config), max_new_tokens=config.max_new_tokens)
     )
 
 
