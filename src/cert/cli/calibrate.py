@@ -103,7 +103,8 @@ def gate(
         ),
     ] = None,
     score: Annotated[
-        str, typer.Option(help="Score that is compared with the threshold, such as msp; or combiner.")
+        str,
+        typer.Option(help="Score that is compared with the threshold, such as msp; or best, or combiner."),
     ] = "msp",
     by_group: Annotated[
         bool, typer.Option("--by-group", help="A promise and a threshold for each group by itself.")
@@ -131,7 +132,7 @@ def gate(
     with stderr().status("calibrating"):
         made = calibrate(
             found,
-            goal=goal.value,  # type: ignore[arg-type]  # a StrEnum of the same names
+            goal=goal.value,
             alpha=alpha,
             delta=_delta(goal, delta),
             score=score,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cert.cli.console import stderr
-from cert.core.errors import ConfigurationError, DependencyMissingError
+from cert.core.errors import CertError, ConfigurationError, DependencyMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cert.answers import AsyncJudge, Judge, Judgement, JudgeRequest
+    from cert.answers import AsyncJudge, Judgement, JudgeRequest
     from cert.backends.stored import StoredOptions
     from cert.cli.labelled_options import LabelOptions
 
@@ -34,22 +35,27 @@ def judged(how: LabelOptions, data: Path, key: str | None, options: StoredOption
     from rich.progress import Progress
 
     from cert.trajectory.calibration.label_file import LabelWriter
-    from cert.trajectory.calibration.labelling import answers_to_label, judge_labels
+    from cert.trajectory.calibration.labelling import answers_to_label, drawn, judge_labels
 
     target = judgements_path(data)
-    answers = list(answers_to_label(data, reference=how.reference, key=key, options=options))
+    # By chance, so that what is judged before the money ends stands for all.
+    answers = drawn(
+        answers_to_label(data, reference=how.reference, key=key, options=options), sys.maxsize, seed=0
+    )
     with contextlib.ExitStack() as stack:
         judge = _opened(how, stack)
         writer = stack.enter_context(LabelWriter(target, by=judge.name))
         progress = stack.enter_context(Progress(console=stderr(), transient=True))
         task = progress.add_task("judging", total=len(answers))
         missing = judge_labels(answers, judge, writer, advance=lambda count: progress.advance(task, count))
+    if judge.failed is not None:
+        raise judge.failed
     for reason, count in missing.items():
         stderr().print(f"{count} without a label, {reason}", markup=False, highlight=False)
     return target
 
 
-def _opened(how: LabelOptions, stack: contextlib.ExitStack) -> Judge:
+def _opened(how: LabelOptions, stack: contextlib.ExitStack) -> _OnOneLoop:
     try:
         from cert.coordination.evaluators import ChatJudge
     except ImportError as error:
@@ -66,10 +72,16 @@ def _opened(how: LabelOptions, stack: contextlib.ExitStack) -> Judge:
 
 
 class _OnOneLoop:
-    """A judge for code that does not await: its connections belong to one loop, which also closes them."""
+    """A judge for code that does not await: its connections belong to one loop, which also closes them.
+
+    Attributes:
+        failed: why it cannot go on, such as without money. What was judged beside that is given out, since
+            it is paid for; the next call raises it.
+    """
 
     def __init__(self, judge: AsyncJudge, runner: asyncio.Runner) -> None:
         self._judge, self._runner = judge, runner
+        self.failed: CertError | None = None
 
     @property
     def name(self) -> str:
@@ -78,11 +90,25 @@ class _OnOneLoop:
 
     def judge(self, requests: Sequence[JudgeRequest], /) -> Sequence[Judgement]:
         """Return one judgement a request, in their order, as the judge does."""
+        if self.failed is not None:
+            raise self.failed
+        said = self._runner.run(self._each(requests))
+        self.failed = next((one for one in said if isinstance(one, CertError)), None)
+        return [_judgement(one) for one in said]
 
-        async def asked() -> Sequence[Judgement]:
-            return await self._judge.judge_async(requests)
+    async def _each(self, requests: Sequence[JudgeRequest]) -> list[Sequence[Judgement] | BaseException]:
+        asked = (self._judge.judge_async([request]) for request in requests)
+        return await asyncio.gather(*asked, return_exceptions=True)
 
-        return self._runner.run(asked())
+
+def _judgement(said: Sequence[Judgement] | BaseException) -> Judgement:
+    if isinstance(said, CertError):
+        from cert.answers import Judgement
+
+        return Judgement(missing=said.code)
+    if isinstance(said, BaseException):
+        raise said
+    return said[0]
 
 
 def _dollars(text: str | None) -> Any:

@@ -461,6 +461,7 @@ def test_an_answer_that_was_stopped_is_no_answer(file, reason):
 
 HOSTILE = {
     "nothing": b"null",
+    "half a character": b'{"kind": "\\ud800", "label": 1}',
     "a list": b"[1]",
     "deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "deep label": json.dumps(line(9)).encode()[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",

@@ -74,13 +74,14 @@ class Broken:
     """A record that holds no answer that could be used.
 
     Attributes:
-        number, where, record: as in `Answer`; ``record`` is ``None`` where it cannot be read.
+        number, where: as in `Answer`.
+        id: the name that the answer would have; ``None`` where it cannot be read.
         reason: why, in a few words that are the same for all records with the same trouble.
     """
 
     number: int
     where: str
-    record: str | None
+    id: str | None
     reason: str
 
 
@@ -140,11 +141,14 @@ class JsonFields:
 
     Args:
         members: not decoded yet.
+        where: the place of the record, for messages.
         beside: what else belongs to the record, and goes first.
     """
 
-    def __init__(self, members: Mapping[str, msgspec.Raw], beside: Mapping[str, Any] | None = None) -> None:
-        self.members, self._beside = members, beside or {}
+    def __init__(
+        self, members: Mapping[str, msgspec.Raw], where: str, beside: Mapping[str, Any] | None = None
+    ) -> None:
+        self.members, self._where, self._beside = members, where, beside or {}
 
     def get(self, name: str) -> Any:
         """Return a member; ``None`` where there is none."""
@@ -156,7 +160,7 @@ class JsonFields:
         try:
             return None if raw is None else msgspec.json.decode(raw)
         except UNREADABLE as error:
-            raise InputError(f"the field '{name}' cannot be read") from error
+            raise InputError(f"{self._where}: the field '{name}' cannot be read") from error
 
     def _inner(self, name: str) -> msgspec.Raw | None:
         first, *rest = name.split(".")

@@ -186,7 +186,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
         try:
             if isinstance(line.data, CertError):
                 raise InputError(f"{where}: {line.data.message}")
-            members = JsonFields(MEMBERS.decode(line.data))
+            members = JsonFields(MEMBERS.decode(line.data), where)
         except UNREADABLE as error:
             raise InputError(f"{where} is no JSON object: {error}") from error
         ours = members.get("kind") == KIND
@@ -244,7 +244,7 @@ def _short(name: str) -> str:
 
 def _kind(line: Line) -> Any:
     try:
-        return JsonFields(MEMBERS.decode(line.data)).get("kind") if isinstance(line.data, bytes) else None
+        return JsonFields(MEMBERS.decode(line.data), "").get("kind") if isinstance(line.data, bytes) else None
     except (*UNREADABLE, InputError):
         return None
 

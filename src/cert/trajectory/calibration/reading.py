@@ -133,10 +133,10 @@ class _Collected:
     def add(self, found: Answer | Broken) -> None:
         """Take the next record."""
         if isinstance(found, Broken):
-            if found.record is None:
+            if found.id is None:
                 self._nameless.append(found)
             else:
-                self._broken[found.record] = found
+                self._broken[found.id] = found
             return
         if found.id in self._where:
             raise InputError(

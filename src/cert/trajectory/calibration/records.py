@@ -131,7 +131,7 @@ def answers_of_lines(
             )
             continue
         row = {name: column[line.number - 1] for name, column in (beside or {}).items()}
-        yield from _of_members(line, where, JsonFields(members, row), key, options)
+        yield from _of_members(line, where, JsonFields(members, where, row), key, options)
 
 
 def answers_of_items(
@@ -141,11 +141,11 @@ def answers_of_items(
     for item in items:
         record = name_of(fields, key, item.key, where)
         if isinstance(item.outcome, CertError):
-            yield Broken(item.number, where, record, reason_of(item.outcome))
+            yield Broken(item.number, where, numbered(record, item.choice), reason_of(item.outcome))
             continue
         g = item.outcome
         if reason := whole_or_reason(g.finish_reason):
-            yield Broken(item.number, where, record, reason)
+            yield Broken(item.number, where, numbered(record, item.choice), reason)
             continue
         yield Answer(
             number=item.number,
@@ -165,8 +165,8 @@ def _of_members(
     line: Line, where: str, fields: JsonFields, key: str | None, options: StoredOptions
 ) -> Iterator[Found]:
     members = fields.members
-    kind = fields.get("kind")
     try:
+        kind = None if "kind" not in members else msgspec.json.decode(members["kind"])
         if kind == "trajectory_analysis":
             yield _of_analysis(_ANALYSIS.decode(_bytes(line)), line, where, fields, key, None)
         elif kind == "trajectory_record":
