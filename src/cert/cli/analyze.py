@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cert.cli.console import generation_progress
+from cert.cli.gate_options import GateOptions
 from cert.cli.given_text import PromptFile, given_text
 from cert.cli.model_options import Chat, MeasureOptions, ModelOptions, SamplingOptions, Timeout
 from cert.cli.option_groups import grouped
@@ -25,6 +26,7 @@ def analyze(
     *,
     sampling: SamplingOptions,
     measure: MeasureOptions,
+    gate: GateOptions,
     model: ModelOptions,
     result: ResultOptions,
 ) -> None:
@@ -41,11 +43,15 @@ def analyze(
     result.check(file)
     with (
         result.even_if_late(),
-        model.monitor(measure.config(sampling)) as monitor,
+        model.monitor(measure.config(sampling), gate.made(measure)) as monitor,
         generation_progress("generating", sampling.max_new_tokens) as on_step,
     ):
         analysis = monitor.analyze(
-            [Message("user", text)] if chat else text, seed=sampling.seed, timeout=timeout, on_step=on_step
+            [Message("user", text)] if chat else text,
+            seed=sampling.seed,
+            timeout=timeout,
+            on_step=on_step,
+            group=gate.gate_group,
         )
     result.give(analysis)
     exit_with(EXIT_CODES[analysis.verdict])

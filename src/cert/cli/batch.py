@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from cert.cli.console import results, stderr
+from cert.cli.gate_options import GateOptions
 from cert.cli.interrupt import stopped_by_ctrl_c
 from cert.cli.model_options import Chat, MeasureOptions, ModelOptions, SamplingOptions, Timeout
 from cert.cli.option_groups import grouped
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cert.cli.batch_run import Counts, Run
     from cert.cli.batch_target import Target
     from cert.trajectory import TrajectoryConfig
+    from cert.trajectory.calibration.gate import CalibratedGate
 
 __all__ = ["batch"]
 
@@ -78,6 +80,7 @@ def batch(
     how: BatchOptions,
     sampling: SamplingOptions,
     measure: MeasureOptions,
+    gate: GateOptions,
     model: ModelOptions,
 ) -> None:
     """Generate from every prompt of a file, and keep one record an item.
@@ -101,15 +104,25 @@ def batch(
     check_input(source, STORED_FORMATS if how.stored else FORMATS)
     check_output(output, source)
     config = measure.config(sampling)
-    settings = _settings(how, model, config, chat=chat, seed=sampling.seed)
+    decides = gate.made(measure)
+    settings = _settings(how, model, config, chat=chat, seed=sampling.seed) | gate.settings(decides)
     total = count_items(source)
     with Target(output, settings, overwrite=how.overwrite, retry_errors=how.retry_errors) as target:
         counts = Counts.of(target.done)
         if how.stored:
-            begun = _measured(source, model, config, target, counts)
+            begun = _measured(source, model, config, target, counts, decides, gate.gate_group)
         else:
             begun = _asked(
-                source, model, config, target, counts, seed=sampling.seed, timeout=timeout, chat=chat
+                source,
+                model,
+                config,
+                target,
+                counts,
+                decides,
+                seed=sampling.seed,
+                timeout=timeout,
+                chat=chat,
+                group=gate.gate_group,
             )
         with begun as run:
             try:
@@ -153,12 +166,13 @@ def _asked(
     config: TrajectoryConfig,
     target: Target,
     counts: Counts,
+    gate: CalibratedGate | None,
     **options: Any,
 ) -> Iterator[Run]:
     from cert.cli.batch_items import prompts_of
     from cert.cli.batch_run import BatchRun, Keeper, missing
 
-    with model.monitor(config) as monitor:
+    with model.monitor(config, gate) as monitor:
         with monitor.resource.acquire() as backend:
             identity = asdict(backend.identity)
         del identity["device"]  # a run may go on elsewhere; each record names its own
@@ -169,7 +183,13 @@ def _asked(
 
 @contextlib.contextmanager
 def _measured(
-    source: Path, model: ModelOptions, config: TrajectoryConfig, target: Target, counts: Counts
+    source: Path,
+    model: ModelOptions,
+    config: TrajectoryConfig,
+    target: Target,
+    counts: Counts,
+    gate: CalibratedGate | None,
+    group: str | None,
 ) -> Iterator[Run]:
     from cert.backends.stored import StoredOptions
     from cert.cli.batch_run import Keeper
@@ -177,7 +197,8 @@ def _measured(
 
     target.begin({})
     options = StoredOptions(vocab_size=model.vocab_size)
-    yield StoredRun(source, options, config, target.done, counts, Keeper(target.add, counts))
+    keeper = Keeper(target.add, counts)
+    yield StoredRun(source, options, config, target.done, counts, keeper, gate=gate, group=group)
 
 
 def _follow(run: Run, counts: Counts, total: int | None) -> bool:

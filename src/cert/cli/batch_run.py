@@ -142,6 +142,7 @@ class BatchRun:
         seed: for items without one of their own.
         timeout: seconds for an item, from when its turn has come near.
         chat: send plain prompts as chat messages.
+        group: of every answer, for a gate with groups.
     """
 
     def __init__(
@@ -153,11 +154,12 @@ class BatchRun:
         seed: int | None = None,
         timeout: float | None = None,
         chat: bool = False,
+        group: str | None = None,
     ) -> None:
         self._monitor = monitor
         self._items = items
         self._keeper = keeper
-        self._seed, self._timeout, self._chat = seed, timeout, chat
+        self._seed, self._timeout, self._chat, self._group = seed, timeout, chat, group
         self._flying: dict[int, tuple[Named, Control]] = {}
         self._stopping = threading.Event()
 
@@ -210,7 +212,7 @@ class BatchRun:
         if self._chat and isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]
         request = generation_request(prompt, self._monitor.config, **{"seed": self._seed, **item.options})
-        return self._monitor.engine.call(request, Control(timeout=self._timeout))
+        return self._monitor.engine.call(request, Control(timeout=self._timeout), group=self._group)
 
 
 def _record(named: Named, outcome: TrajectoryAnalysis | CertError) -> dict[str, Any]:

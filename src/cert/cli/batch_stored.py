@@ -11,7 +11,8 @@ from cert.cli.batch_done import Done, ItemKey
 from cert.cli.batch_items import digest
 from cert.cli.batch_run import Counts, Keeper, Named
 from cert.core.errors import CertError
-from cert.trajectory.analysis import analyze_generation
+from cert.trajectory.calibration.gate import CalibratedGate
+from cert.trajectory.stored import analyze_item
 from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
 
 __all__ = ["StoredRun"]
@@ -27,6 +28,8 @@ class StoredRun:
         done: what the output has.
         counts: kept up to date.
         keeper: takes what became of each.
+        gate: that decides in place of the config's thresholds.
+        group: of every answer, for a gate with groups.
     """
 
     def __init__(
@@ -37,9 +40,13 @@ class StoredRun:
         done: Done,
         counts: Counts,
         keeper: Keeper,
+        *,
+        gate: CalibratedGate | None = None,
+        group: str | None = None,
     ) -> None:
         self._source, self._options, self._config = source, options, config
         self._done, self._counts, self._keeper = done, counts, keeper
+        self._gate, self._group = gate, group
         self._stopping = threading.Event()
 
     def run(self) -> Generator[None, None, None]:
@@ -64,10 +71,7 @@ class StoredRun:
         self._stopping.set()
 
     def _outcome(self, item: StoredItem) -> TrajectoryAnalysis | CertError:
-        try:
-            return analyze_generation(item.unwrap(), self._config)
-        except CertError as error:
-            return error
+        return analyze_item(item, self._config, self._gate, self._group)
 
 
 def _content(item: StoredItem) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from cert.trajectory import HamiltonianMonitor, TrajectoryConfig
+    from cert.trajectory.calibration.gate import CalibratedGate
 
 __all__ = ["Chat", "MeasureOptions", "ModelOptions", "SamplingOptions", "Timeout"]
 
@@ -89,8 +90,12 @@ class ModelOptions:
         """
         return _environment().name if self.model is None else self.model
 
-    def monitor(self, config: TrajectoryConfig) -> HamiltonianMonitor:
+    def monitor(self, config: TrajectoryConfig, gate: CalibratedGate | None = None) -> HamiltonianMonitor:
         """Return a monitor whose model is loaded.
+
+        Args:
+            config: thresholds and settings.
+            gate: that decides in place of the thresholds.
 
         Raises:
             ConfigurationError: an option or a variable of the environment that cannot be right.
@@ -104,7 +109,7 @@ class ModelOptions:
 
         name = self.name()
         how = self._server(config) if is_server(name) else self._in_process()
-        monitor = HamiltonianMonitor(name, config=config, **how)
+        monitor = HamiltonianMonitor(name, config=config, gate=gate, **how)
         with stderr().status(Text(f"loading {printable(name)}")):
             quiet_libraries()
             monitor.load()

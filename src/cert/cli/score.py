@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cert.cli.console import stderr
+from cert.cli.gate_options import GateOptions
 from cert.cli.given_text import given_text, read_json
 from cert.cli.model_options import Chat, MeasureOptions, ModelOptions, Timeout
 from cert.cli.option_groups import grouped
@@ -45,6 +46,7 @@ def score(
     timeout: Timeout = None,
     *,
     measure: MeasureOptions,
+    gate: GateOptions,
     model: ModelOptions,
     result: ResultOptions,
 ) -> None:
@@ -66,8 +68,12 @@ def score(
         before = [{"role": "user", "content": prompt}] if chat else prompt
         text = given_text(completion, file, "text to score")
     result.check(file, messages)
-    with result.even_if_late(), model.monitor(measure.config()) as monitor, stderr().status("scoring"):
-        analysis = monitor.score(before, text, timeout=timeout)
+    with (
+        result.even_if_late(),
+        model.monitor(measure.config(), gate.made(measure)) as monitor,
+        stderr().status("scoring"),
+    ):
+        analysis = monitor.score(before, text, timeout=timeout, group=gate.gate_group)
     result.give(analysis)
     exit_with(EXIT_CODES[analysis.verdict])
 

@@ -101,6 +101,7 @@ def verdict_lines(analysis: TrajectoryAnalysis) -> list[Text]:
     return [
         Text.assemble(verdict_text(analysis), "  ", _profile(analysis)),
         *(Text(f"  · {printable(reason)}") for reason in analysis.decision.reasons),
+        *(Text(f"  · {printable(note)}", "dim") for note in _notes(analysis)),
     ]
 
 
@@ -181,7 +182,16 @@ def _numbers(analysis: TrajectoryAnalysis) -> Table:
 
 def _profile(analysis: TrajectoryAnalysis) -> str:
     decision = analysis.decision
-    return f"profile {decision.profile}" + ("" if decision.calibrated else ", uncalibrated")
+    if decision.certificate is None:
+        return f"profile {decision.profile}" + ("" if decision.calibrated else ", uncalibrated")
+    signed = "not signed" if decision.certificate.signed_by is None else "signed"
+    standing = "calibrated" if decision.calibrated else "promise void"
+    return f"{standing}, certificate {decision.certificate.id[:12]}, {signed}"
+
+
+def _notes(analysis: TrajectoryAnalysis) -> tuple[str, ...]:
+    by = analysis.decision.certificate
+    return () if by is None else by.notes
 
 
 def _number(value: float, unit: str = "") -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cert.cli.console import results
+from cert.cli.gate_options import GateOptions
 from cert.cli.given_text import PromptFile, given_text
 from cert.cli.interrupt import stopped_by_ctrl_c
 from cert.cli.model_options import Chat, MeasureOptions, ModelOptions, SamplingOptions, Timeout
@@ -33,6 +34,7 @@ def watch(
     *,
     sampling: SamplingOptions,
     measure: MeasureOptions,
+    gate: GateOptions,
     model: ModelOptions,
 ) -> None:
     """Generate from a prompt and show each token as it comes, with how sure the model was.
@@ -49,8 +51,8 @@ def watch(
     asked = [Message("user", text)] if chat else text
     with (
         results() as out,
-        model.monitor(measure.config(sampling)) as monitor,
-        monitor.stream(asked, timeout=timeout, seed=sampling.seed) as stream,
+        model.monitor(measure.config(sampling), gate.made(measure)) as monitor,
+        monitor.stream(asked, timeout=timeout, seed=sampling.seed, group=gate.gate_group) as stream,
         stopped_by_ctrl_c(stream.stop) as interrupt,
     ):
         try:

@@ -24,7 +24,7 @@ from cert.signals import (
 from cert.signals.steps import FloatArray
 from cert.trajectory.gate import GateDecision, Thresholds, Verdict, json_number
 
-__all__ = ["SCHEMA_VERSION", "ReasoningMetrics", "TrajectoryAnalysis", "TrajectoryConfig"]
+__all__ = ["SCHEMA_VERSION", "EarlyStop", "ReasoningMetrics", "TrajectoryAnalysis", "TrajectoryConfig"]
 
 SCHEMA_VERSION = 1
 
@@ -176,6 +176,35 @@ class ReasoningMetrics:
         return {name: _json(value) for name, value in asdict(self).items()}
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """How the alarm of a gate ended a generation before its own end.
+
+    Attributes:
+        alarm_at: index of the token, counted from 0, at which the score was first above the threshold.
+        generated: tokens that there are.
+        max_new_tokens: as many as were allowed.
+    """
+
+    alarm_at: int
+    generated: int
+    max_new_tokens: int
+
+    @property
+    def delay(self) -> int:
+        """Tokens that still came after the alarm; a server sends some at once."""
+        return self.generated - 1 - self.alarm_at
+
+    @property
+    def saved_at_most(self) -> int:
+        """Tokens that were saved, at most: nobody knows where the generation would have ended by itself."""
+        return self.max_new_tokens - self.generated
+
+    def to_dict(self) -> dict[str, int]:
+        """Return JSON-ready data."""
+        return asdict(self) | {"delay": self.delay, "saved_at_most": self.saved_at_most}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class TrajectoryAnalysis:
     """One watched generation: the text, the signals of each token and of the whole, the verdict.
@@ -190,6 +219,8 @@ class TrajectoryAnalysis:
         created_at: UTC, RFC 3339.
         stages: where the time went: (name, seconds); those of the generation first.
         from_cache: whether the result was there already; the rest is that of the first time.
+        early_stop: how the gate's alarm ended it; ``None`` where it did not. With one, the text is a part of
+            an answer.
     """
 
     generation: Generation
@@ -202,6 +233,7 @@ class TrajectoryAnalysis:
     created_at: str
     stages: tuple[tuple[str, float], ...] = ()
     from_cache: bool = False
+    early_stop: EarlyStop | None = None
 
     def __repr__(self) -> str:
         return (
@@ -275,6 +307,7 @@ class TrajectoryAnalysis:
         prompt: Any = g.prompt
         if isinstance(g.prompt, tuple):
             prompt = [asdict(message) for message in g.prompt]
+        by = self.decision.certificate
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "trajectory_analysis",
@@ -292,12 +325,14 @@ class TrajectoryAnalysis:
             "duration_s": g.duration_s,
             "stages": dict(self.stages),
             "from_cache": self.from_cache,
+            "early_stop": None if self.early_stop is None else self.early_stop.to_dict(),
             "verdict": self.verdict,
             "passed_quality_check": self.passed_quality_check,
             "gate": {
                 "profile": self.decision.profile,
                 "calibrated": self.decision.calibrated,
                 "checks": [check.to_dict() for check in self.decision.checks],
+                "certificate": None if by is None else by.to_dict(),
             },
             "signals": {f.name: _json(getattr(self.signals, f.name)) for f in fields(self.signals)},
             "tokens": self._tokens(),

@@ -74,8 +74,8 @@ def parts_of(
     given = [share for share in (tuning_share, held_out_share) if share is not None]
     if any(not 0.0 <= share < 1.0 for share in given) or sum(given) >= 1.0:
         raise ConfigurationError(
-            f"a tuning_share of {tuning_share} and a held_out_share of {held_out_share} leave nothing for the "
-            "threshold",
+            f"a tuning_share of {tuning_share} and a held_out_share of {held_out_share} leave nothing for "
+            "the threshold",
             hint="for example 0.3 and 0.2",
         )
     least = minimum_units(goal, alpha, delta)

@@ -9,7 +9,7 @@ from cert._version import __version__
 from cert.backends.base import Prompt, Sampling
 from cert.core.visible import label
 from cert.reporting.numbers import NOT_MEASURED, interval, number
-from cert.trajectory.gate import Check, Verdict
+from cert.trajectory.gate import Check, GateDecision, Verdict
 from cert.trajectory.report.charts import bounded, charts, rounded
 from cert.trajectory.report.signals import signal_groups
 from cert.trajectory.types import TrajectoryAnalysis
@@ -67,7 +67,7 @@ def section(analysis: TrajectoryAnalysis, position: int) -> dict[str, Any]:
         "verdict_word": word,
         "verdict_meaning": meaning,
         "reasons": decision.reasons,
-        "thresholds": _thresholds(decision.profile, decision.calibrated),
+        "thresholds": _thresholds(decision),
         "checks": [_check(check, g.tokens) for check in decision.checks],
         "prompt": _prompt(g.prompt),
         "text": g.text,
@@ -94,15 +94,19 @@ def legend() -> list[tuple[str, str]]:
     return [(f"{edge:.2g}", f"{math.exp(-edge):.2g}") for edge in edges]
 
 
-def _thresholds(profile: str, calibrated: bool) -> str:
-    if calibrated:
-        return f"Profile {profile}, calibrated."
-    return f"Profile {profile}, uncalibrated: no error rate belongs to these thresholds."
+def _thresholds(decision: GateDecision) -> str:
+    by = decision.certificate
+    if by is None:
+        return f"Profile {decision.profile}, uncalibrated: no error rate belongs to these thresholds."
+    signed = "not signed" if by.signed_by is None else f"signed with the key {by.signed_by[:16]}…"
+    notes = "".join(f" {note[0].upper()}{note[1:]}." for note in by.notes)
+    standing = "Calibrated" if decision.calibrated else "Not calibrated any more: the promise is void"
+    return f"{standing}. Certificate {by.id}, {signed}. Promise: {by.promise}.{notes}"
 
 
 def _check(check: Check, tokens: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "rule": _RULES.get((check.signal, check.statistic), f"{check.statistic} {check.signal}"),
+        "rule": _rule(check),
         "value": interval(check.lower, check.upper),
         "threshold": number(check.threshold),
         "outcome": check.outcome,
@@ -110,6 +114,12 @@ def _check(check: Check, tokens: tuple[str, ...]) -> dict[str, Any]:
         "token": check.token,
         "token_text": None if check.token is None else label(tokens[check.token], 16),
     }
+
+
+def _rule(check: Check) -> str:
+    if check.statistic == "score":
+        return f"Score {check.signal}"
+    return _RULES.get((check.signal, check.statistic), f"{check.statistic} {check.signal}")
 
 
 def _pieces(analysis: TrajectoryAnalysis) -> list[dict[str, Any]]:
