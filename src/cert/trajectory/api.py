@@ -17,8 +17,9 @@ from cert.backends.opening import ServerOptions, is_server, open_backend
 from cert.core.errors import ConfigurationError
 from cert.core.events import EventHub
 from cert.trajectory.batches import Batches
-from cert.trajectory.calibration.gate import GateLike, gate_of
+from cert.trajectory.calibration.gate import CalibratedGate, GateLike, gate_of
 from cert.trajectory.calibration.settings import config_of, refuse_settings
+from cert.trajectory.calibration.watch import GateWatch
 from cert.trajectory.engine import Call, HamiltonianEngine, refuse_unseen
 from cert.trajectory.requests import PromptLike, generation_request, score_request
 from cert.trajectory.resources import GivenBackend, HamiltonianModelResource
@@ -41,6 +42,7 @@ class HamiltonianMonitor(Batches, Sampler):
         server: how a model on a server is asked: its key, dialect, limits, retries.
         gate: a certificate, its file, or a `CalibratedGate`: it decides in place of the config's thresholds.
             Without a ``config`` the settings are those that the certificate was calibrated with.
+        gate_watch: goes on watching the promise of this gate from where it was; a new one by default.
         backend: a backend that is ready; then ``model_name``, ``preload`` and ``options`` play no part.
         cache_size: analyses that are kept; a repeated greedy or seeded question is answered from them.
         cache_unseeded: keep samples without a seed too.
@@ -71,8 +73,10 @@ class HamiltonianMonitor(Batches, Sampler):
         cache_unseeded: bool = False,
         hub: EventHub | None = None,
         gate: GateLike | None = None,
+        gate_watch: GateWatch | None = None,
     ) -> None:
         self.gate = gate_of(gate)
+        self.gate_watch = _watch_of(self.gate, gate_watch, hub)
         self.config = config or config_of(self.gate)
         named = REFERENCE if model_name is None else os.fspath(model_name)
         self.model_name = backend.identity.name if backend else named
@@ -100,7 +104,10 @@ class HamiltonianMonitor(Batches, Sampler):
             cache_unseeded=cache_unseeded,
             hub=hub,
             gate=self.gate,
+            gate_watch=self.gate_watch,
         )
+        if self.gate_watch is not None:
+            self.gate_watch.tell_standing()
         if preload:
             self.load()
 
@@ -135,6 +142,7 @@ class HamiltonianMonitor(Batches, Sampler):
         use_cache: bool = True,
         on_step: OnStep | None = None,
         group: str | None = None,
+        early_stop: bool = False,
     ) -> TrajectoryAnalysis:
         """Generate from a prompt and analyse the generation.
 
@@ -149,11 +157,13 @@ class HamiltonianMonitor(Batches, Sampler):
             use_cache: an answer that is there may be returned.
             on_step: called after each step with the number of steps done, for a progress bar.
             group: which of the gate's groups the answer is of, for a certificate with groups.
+            early_stop: end the generation at the alarm of a gate for the goal ``streaming``. The analysis
+                then fails, has ``early_stop``, and is not kept. An answer that is there is returned whole.
 
         Raises:
             InputError: the prompt is no text, empty, over the limit or cannot be encoded.
             ConfigurationError: an option outside its range, or one that the gate's certificate does not
-                cover.
+                cover; an early stop without such a gate.
             ResourceError: the model could not be loaded.
             GenerationTimeoutError: the time was over; ``partial`` is the analysis of what there was.
             OverloadedError: too many requests are waiting.
@@ -169,7 +179,8 @@ class HamiltonianMonitor(Batches, Sampler):
             seed=seed,
         )
         control = Control(timeout=timeout, on_step=on_step)
-        return self.engine.run(self.engine.call(request, control, use_cache=use_cache, group=group))
+        call = self.engine.call(request, control, use_cache=use_cache, group=group, early_stop=early_stop)
+        return self.engine.run(call)
 
     async def analyze_async(
         self,
@@ -179,6 +190,7 @@ class HamiltonianMonitor(Batches, Sampler):
         use_cache: bool = True,
         on_step: OnStep | None = None,
         group: str | None = None,
+        early_stop: bool = False,
         **options: Any,
     ) -> TrajectoryAnalysis:
         """Do what `analyze` does, with its arguments, while other tasks run.
@@ -187,7 +199,7 @@ class HamiltonianMonitor(Batches, Sampler):
         """
         request = generation_request(prompt, self.config, **options)
         control = Control(timeout=timeout, on_step=on_step)
-        call = self.engine.call(request, control, use_cache=use_cache, group=group)
+        call = self.engine.call(request, control, use_cache=use_cache, group=group, early_stop=early_stop)
         return await self.engine.run_async(call)
 
     def stream(
@@ -196,6 +208,7 @@ class HamiltonianMonitor(Batches, Sampler):
         *,
         timeout: float | None = None,
         group: str | None = None,
+        early_stop: bool = False,
         **options: Any,
     ) -> TrajectoryStream:
         """Return an iterator over the tokens as they come, each with its signals.
@@ -204,6 +217,7 @@ class HamiltonianMonitor(Batches, Sampler):
             prompt: as `analyze` has it; streams go past the cache.
             timeout: seconds for the whole stream.
             group: as in `analyze`.
+            early_stop: as in `analyze`. Tokens have ``alarm`` with and without it.
             options: how to generate, as in `analyze`: ``max_new_tokens``, ``temperature``, ``top_p``,
                 ``sampling_top_k``, ``seed``.
 
@@ -212,7 +226,7 @@ class HamiltonianMonitor(Batches, Sampler):
             ``stream.analysis`` is the whole.
         """
         request = generation_request(prompt, self.config, **options)
-        return TrajectoryStream(self.engine, request, timeout, group=group)
+        return TrajectoryStream(self.engine, request, timeout, group=group, early_stop=early_stop)
 
     def stream_async(
         self,
@@ -220,11 +234,12 @@ class HamiltonianMonitor(Batches, Sampler):
         *,
         timeout: float | None = None,
         group: str | None = None,
+        early_stop: bool = False,
         **options: Any,
     ) -> AsyncTrajectoryStream:
         """Return the same for ``async for``."""
         request = generation_request(prompt, self.config, **options)
-        return AsyncTrajectoryStream(self.engine, request, timeout, group=group)
+        return AsyncTrajectoryStream(self.engine, request, timeout, group=group, early_stop=early_stop)
 
     # --- a given text ---
 
@@ -270,6 +285,27 @@ class HamiltonianMonitor(Batches, Sampler):
         call = self._score_call(prompt, completion, token_ids, timeout, use_cache, group)
         return await self.engine.run_async(call)
 
+    # --- the promise of the gate ---
+
+    def report_label(
+        self, answer: TrajectoryAnalysis | float, correct: bool, group: str | None = None
+    ) -> None:
+        """Tell whether an answer of this monitor turned out right: labels can refute the gate's promise.
+
+        Args:
+            answer: its analysis, or its score where that is all that was kept.
+            correct: whether it is right.
+            group: of the answer, for a certificate with groups.
+
+        Raises:
+            ConfigurationError: there is no gate with a certificate.
+            InputError: the label is no truth value, or the certificate does not know the group.
+        """
+        if self.gate is None or self.gate_watch is None:
+            raise ConfigurationError("without a calibrated gate there is no promise that labels could refute")
+        score = self.gate.score.of(answer.signals) if isinstance(answer, TrajectoryAnalysis) else answer
+        self.gate_watch.observe_label(float(score), correct, group)
+
     # --- inside ---
 
     def _score_call(
@@ -283,3 +319,15 @@ class HamiltonianMonitor(Batches, Sampler):
     ) -> Call:
         request = score_request(prompt, self.config, completion=completion, token_ids=token_ids)
         return self.engine.call(request, Control(timeout=timeout), use_cache=use_cache, group=group)
+
+
+def _watch_of(gate: CalibratedGate | None, watch: GateWatch | None, hub: EventHub | None) -> GateWatch | None:
+    if gate is None:
+        if watch is not None:
+            raise ConfigurationError("a watch of a gate needs the gate", hint="HamiltonianMonitor(gate=…)")
+        return None
+    if watch is None:
+        return GateWatch(gate, hub=hub)
+    if watch.gate.certificate.id != gate.certificate.id:
+        raise ConfigurationError("the watch is of another certificate than the gate")
+    return watch

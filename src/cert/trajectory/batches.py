@@ -136,11 +136,12 @@ class Batches(MonitorLife):
         use_cache: bool = True,
         on_step: OnStep | None = None,
         group: str | None = None,
+        early_stop: bool = False,
         **options: Any,
     ) -> Call:
         request = generation_request(prompt, self.config, **options)
         control = Control(timeout=time_left(deadline), on_step=on_step)
-        return self.engine.call(request, control, use_cache=use_cache, group=group)
+        return self.engine.call(request, control, use_cache=use_cache, group=group, early_stop=early_stop)
 
 
 class _Room:

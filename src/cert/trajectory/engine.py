@@ -24,9 +24,11 @@ from cert.core.events import CacheAsked, EventHub, GenerationFinished, default_h
 from cert.core.resources import ManagedResource
 from cert.trajectory.analysis import analyze_generation
 from cert.trajectory.cache import Hit, Lead, LeaderGoneError, SingleFlightCache
+from cert.trajectory.calibration.alarm import StreamingAlarm, alarm_of
 from cert.trajectory.calibration.gate import CalibratedGate
 from cert.trajectory.calibration.labelled import Conditions
-from cert.trajectory.types import TrajectoryAnalysis, TrajectoryConfig
+from cert.trajectory.calibration.watch import GateWatch
+from cert.trajectory.types import EarlyStop, TrajectoryAnalysis, TrajectoryConfig
 
 __all__ = ["Call", "HamiltonianEngine", "begin_async", "measure_partial", "refuse_unseen"]
 
@@ -42,12 +44,16 @@ class Call:
     Attributes:
         cacheable: whether its result may be one that is there, and may be kept.
         group: of the answer, for a calibrated gate with groups.
+        alarm: of a gate that may end the generation early.
+        watched: its score is one of those that show whether the gate's promise still stands.
     """
 
     request: GenerationRequest | ScoreRequest
     control: Control
     cacheable: bool
     group: str | None = None
+    alarm: StreamingAlarm | None = None
+    watched: bool = True
     begun: float = field(default_factory=time.perf_counter)
 
 
@@ -66,6 +72,7 @@ class HamiltonianEngine:
         cache_unseeded: keep samples without a seed too: a repeated question then gets the first sample.
         hub: hears of every analysis; its required sinks may refuse one.
         gate: decides in place of the config's thresholds.
+        gate_watch: hears the scores of live answers, and tells whether the gate's promise still stands.
     """
 
     def __init__(
@@ -77,7 +84,9 @@ class HamiltonianEngine:
         cache_unseeded: bool = False,
         hub: EventHub | None = None,
         gate: CalibratedGate | None = None,
+        gate_watch: GateWatch | None = None,
     ) -> None:
+        self.gate_watch = gate_watch
         self.resource = resource
         self.config = config
         self.gate = gate
@@ -92,18 +101,33 @@ class HamiltonianEngine:
         *,
         use_cache: bool = True,
         group: str | None = None,
+        early_stop: bool = False,
+        watched: bool = True,
     ) -> Call:
         """Return a call, which may be run once.
 
+        Args:
+            request: what is asked.
+            control: ends it from outside; with ``early_stop`` it gets the gate's alarm.
+            use_cache: the result may be one that is there, and may be kept.
+            group: of the answer, for a gate with groups.
+            early_stop: the alarm of the gate ends the generation.
+            watched: its score is one of those that show whether the gate's promise still stands.
+
         Raises:
-            ConfigurationError: the request is none that the gate's certificate covers.
+            ConfigurationError: the request is none that the gate's certificate covers, or there is no alarm
+                to stop at.
         """
         if self.gate is not None:
             self.gate.match.refuse_request(request)
         own = isinstance(request, GenerationRequest) and not (
             request.sampling.greedy or request.sampling.seed is not None
         )
-        return Call(request, control, use_cache and (self._cache_unseeded or not own), group)
+        alarm = None
+        if early_stop:
+            alarm = control.follower = alarm_of(self.gate, group, self.config.signal_options)
+        cacheable = use_cache and (self._cache_unseeded or not own)
+        return Call(request, control, cacheable, group, alarm, watched)
 
     def run(self, call: Call) -> TrajectoryAnalysis:
         """Run one call.
@@ -118,8 +142,9 @@ class HamiltonianEngine:
             flight.take_off()
             while flight.future is not None:
                 flight.land(outcome_of(flight.future, call.control))
-            self._hub.deliver(self._finished(flight.result, call))
-            return flight.result
+            result = self._current(flight.result)
+            self._hub.deliver(self._finished(result, call))
+            return result
 
     async def run_async(self, call: Call) -> TrajectoryAnalysis:
         """Run one call while other tasks run; a task that is cancelled ends its generation."""
@@ -129,8 +154,9 @@ class HamiltonianEngine:
             await flight.take_off_async()
             while flight.future is not None:
                 flight.land(await _outcome_of(flight.future, call.control))
-            await self._hub.deliver_async(self._finished(flight.result, call))
-            return flight.result
+            result = self._current(flight.result)
+            await self._hub.deliver_async(self._finished(result, call))
+            return result
 
     def run_all(
         self, calls: Iterable[Call]
@@ -156,13 +182,13 @@ class HamiltonianEngine:
 
     def finish(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
         """Analyse a generation that was run outside the cache, and tell of it."""
-        analysis = self.analysed(generation, call)
+        analysis = self._current(self.measured(generation, call))
         self._hub.deliver(self._finished(analysis, call))
         return analysis
 
     async def finish_async(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
         """Do what `finish` does, awaiting required sinks."""
-        analysis = self.analysed(generation, call)
+        analysis = self._current(self.measured(generation, call))
         await self._hub.deliver_async(self._finished(analysis, call))
         return analysis
 
@@ -174,6 +200,31 @@ class HamiltonianEngine:
         """
         limit = call.request.max_new_tokens if isinstance(call.request, GenerationRequest) else None
         return analyze_generation(generation, self.config, self.gate, group=call.group, max_new_tokens=limit)
+
+    def measured(self, generation: Generation, call: Call) -> TrajectoryAnalysis:
+        """Return the analysis of an answer that came to its end, or to the alarm of the gate; it is watched.
+
+        Raises:
+            ConfigurationError: as `analysed`.
+        """
+        analysis = self.analysed(generation, call)
+        stopped, alarm = generation.finish_reason == "early_stop", call.alarm
+        if stopped and alarm is not None and alarm.alarm_at is not None:
+            assert isinstance(call.request, GenerationRequest)
+            stop = EarlyStop(alarm.alarm_at, len(generation.steps), call.request.max_new_tokens)
+            analysis = replace(analysis, early_stop=stop)
+        live = isinstance(call.request, GenerationRequest) and call.watched
+        # Of an answer that somebody ended for reasons of his own, the score is that of a part.
+        if self.gate_watch is not None and live and (not stopped or analysis.early_stop is not None):
+            self.gate_watch.observe(_score(self.gate_watch.gate, analysis))
+        return analysis
+
+    def _current(self, analysis: TrajectoryAnalysis) -> TrajectoryAnalysis:
+        """Return an analysis as it reads now: one that was kept may be of a promise that is void since."""
+        void = None if self.gate_watch is None else self.gate_watch.void
+        if void is None:
+            return analysis
+        return replace(analysis, decision=analysis.decision.without_promise(void))
 
     def key(
         self, backend: Backend, request: GenerationRequest | ScoreRequest, group: str | None = None
@@ -192,6 +243,7 @@ class HamiltonianEngine:
         self, outcome: TrajectoryAnalysis | CertError, call: Call
     ) -> TrajectoryAnalysis | CertError:
         if isinstance(outcome, TrajectoryAnalysis):
+            outcome = self._current(outcome)
             try:
                 self._hub.deliver(self._finished(outcome, call))
             except CertError as refusal:
@@ -290,7 +342,7 @@ class _Flight:
 
     def _keep(self, generation: Generation) -> None:
         try:
-            self._result = self._engine.analysed(generation, self._call)
+            self._result = self._engine.measured(generation, self._call)
         except BaseException as error:
             self._fail(error)
             raise
@@ -333,6 +385,12 @@ def _chars(request: GenerationRequest | ScoreRequest) -> int:
     if isinstance(request, ScoreRequest):
         texts.append(request.completion or "")
     return sum(map(len, texts))
+
+
+def _score(gate: CalibratedGate, analysis: TrajectoryAnalysis) -> float:
+    if analysis.early_stop is None:
+        return gate.score.of(analysis.signals)
+    return analysis.decision.checks[0].lower  # also where tokens after the alarm were not measured
 
 
 def measure_partial(

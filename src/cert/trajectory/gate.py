@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -82,6 +82,7 @@ class CertifiedBy:
         signed_by: the public key of its signature in hexadecimal; ``None`` where it is not signed.
         unchecked: conditions that the certificate does not know, so that nobody compared them.
         waived: conditions that it knows and that were not compared, as the user wished.
+        void: why its promise does not stand any more; ``None`` while nobody has refuted it.
     """
 
     id: str
@@ -92,6 +93,7 @@ class CertifiedBy:
     signed_by: str | None = None
     unchecked: tuple[str, ...] = ()
     waived: tuple[str, ...] = ()
+    void: str | None = None
 
     @property
     def words(self) -> str:
@@ -100,9 +102,10 @@ class CertifiedBy:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What its promise depends on and nobody compared."""
+        """That its promise is void, if so, and what it depends on and nobody compared."""
         lists = (("conditions not checked", self.unchecked), ("conditions waived", self.waived))
-        return tuple(f"{what}: {', '.join(names)}" for what, names in lists if names)
+        notes = tuple(f"{what}: {', '.join(names)}" for what, names in lists if names)
+        return notes if self.void is None else (self.void, *notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""
@@ -118,7 +121,8 @@ class GateDecision:
             none); else ``undecided`` if one is; else ``pass``.
         checks: every rule with its value and reason.
         profile: the name of the set of thresholds, or the id of the certificate.
-        calibrated: whether the thresholds come with a certificate; false for every fixed set.
+        calibrated: whether the thresholds come with a promise that stands; false for every fixed set, and
+            where the certificate's promise is void.
         certificate: the certificate that decided; ``None`` for a fixed set.
     """
 
@@ -130,8 +134,16 @@ class GateDecision:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons of the checks that did not pass, or of all when all passed."""
-        return tuple(c.reason for c in self.checks if c.outcome == self.verdict) or ("no rule is set",)
+        """A void promise first; of the checks that did not pass, or of all when all passed."""
+        reasons = tuple(c.reason for c in self.checks if c.outcome == self.verdict) or ("no rule is set",)
+        void = None if self.certificate is None else self.certificate.void
+        return reasons if void is None else (void, *reasons)
+
+    def without_promise(self, why: str) -> GateDecision:
+        """Return the same decision of a certificate whose promise is void."""
+        if self.certificate is None:
+            return self
+        return replace(self, calibrated=False, certificate=replace(self.certificate, void=why))
 
 
 def json_number(value: float) -> float | str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from cert.core.health import CheckResult, HealthReport
 from cert.core.health_probe import Finding
 from cert.core.resources import ManagedResource
 from cert.trajectory.analysis import analyze_generation
+from cert.trajectory.calibration.watch import GateWatch
 from cert.trajectory.engine import HamiltonianEngine
 from cert.trajectory.types import TrajectoryConfig
 
@@ -27,11 +29,13 @@ class MonitorLife:
         config: thresholds and settings.
         resource: the backend, loaded when it is needed.
         engine: runs calls on it.
+        gate_watch: whether the promise of the gate still stands; ``None`` without a gate.
     """
 
     config: TrajectoryConfig
     resource: ManagedResource[Backend]
     engine: HamiltonianEngine
+    gate_watch: GateWatch | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -75,13 +79,17 @@ class MonitorLife:
         """Find out whether the model is in memory and answers: one token is generated and looked at.
 
         A model that is not loaded is not loaded by this; that is degraded, and nothing is generated. The
-        token is nobody's answer: no event tells of it.
+        token is nobody's answer: no event tells of it. A gate whose scores have shifted, or whose promise is
+        void, makes the whole degraded.
         """
         loaded = self.resource.health()
         checks = [_result("model", loaded, 0.0)]
         if loaded.status == "healthy":
             start = time.perf_counter()
             checks.append(_result("inference", self._infer(timeout), time.perf_counter() - start))
+        if self.gate_watch is not None:
+            # Answers go on; what is in doubt is what may be said of them.
+            checks.append(replace(_result("gate", self.gate_watch.health(), 0.0), critical=False))
         return HealthReport(tuple(checks))
 
     def _infer(self, timeout: float) -> Finding:

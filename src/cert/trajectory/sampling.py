@@ -96,7 +96,10 @@ class Sampler(MonitorLife):
             *(
                 self.engine.run_async(
                     self.engine.call(
-                        request, Control(timeout=time_left(deadline)), use_cache=seed is not None
+                        request,
+                        Control(timeout=time_left(deadline)),
+                        use_cache=seed is not None,
+                        watched=False,
                     )
                 )
                 for request in requests
@@ -136,4 +139,6 @@ class Sampler(MonitorLife):
         ]
 
     def _sample_call(self, request: GenerationRequest, deadline: float | None, seed: int | None) -> Call:
-        return self.engine.call(request, Control(timeout=time_left(deadline)), use_cache=seed is not None)
+        return self.engine.call(
+            request, Control(timeout=time_left(deadline)), use_cache=seed is not None, watched=False
+        )

@@ -16,6 +16,7 @@ from cert.backends.control import Control, TokenBlock
 from cert.core.errors import CertError, ConfigurationError, GenerationCancelledError, GenerationTimeoutError
 from cert.signals import SignalStream
 from cert.trajectory.analysis import energies_of
+from cert.trajectory.calibration.alarm import StreamingAlarm, alarm_of
 from cert.trajectory.engine import HamiltonianEngine, begin_async, measure_partial
 from cert.trajectory.types import ReasoningMetrics, TrajectoryAnalysis, TrajectoryConfig, token_metrics
 
@@ -34,6 +35,8 @@ class StreamedToken:
         token_id: its id, ``None`` for such a piece.
         metrics: its signals; the same as in the finished analysis.
         entropy_lower, entropy_upper: bounds of the entropy in nats, equal where it is known.
+        alarm: whether the gate has raised its alarm, at this token or before; ``None`` without a gate that
+            watches the way.
     """
 
     text: str
@@ -41,13 +44,15 @@ class StreamedToken:
     metrics: ReasoningMetrics | None
     entropy_lower: float
     entropy_upper: float
+    alarm: bool | None = None
 
 
 class _Tokens:
     """Turns blocks into tokens with signals."""
 
-    def __init__(self, config: TrajectoryConfig) -> None:
+    def __init__(self, config: TrajectoryConfig, alarm: StreamingAlarm | None) -> None:
         self._config = config
+        self._alarm = alarm
         self._signals = SignalStream(config.signal_options)
         self._count = 0
 
@@ -55,15 +60,23 @@ class _Tokens:
         steps = block.steps
         if not len(steps):
             nan = float("nan")
-            yield from (StreamedToken(text, None, None, nan, nan) for text in block.texts)
+            raised = None if self._alarm is None else self._alarm.alarm_at is not None
+            yield from (StreamedToken(text, None, None, nan, nan, raised) for text in block.texts)
             return
+        if self._alarm is not None:
+            self._alarm.update(steps)
         step, running = self._signals.update(steps)
         energies = energies_of(step, self._config)
         rows = token_metrics(block.texts, steps, step, running, energies, self._count)
         self._count += len(steps)
         columns = (steps.token_ids, step.entropy_lower, step.entropy_upper)
         for row, *values in zip(rows, *(column.tolist() for column in columns), strict=True):
-            yield StreamedToken(row.token, values[0], row, values[1], values[2])
+            yield StreamedToken(row.token, values[0], row, values[1], values[2], self._raised(row.step))
+
+    def _raised(self, token: int) -> bool | None:
+        if self._alarm is None:
+            return None
+        return self._alarm.alarm_at is not None and token >= self._alarm.alarm_at
 
 
 class _Stream:
@@ -78,6 +91,7 @@ class _Stream:
         request: GenerationRequest,
         timeout: float | None,
         group: str | None,
+        early_stop: bool,
         put: Callable[[_Item], None],
     ) -> None:
         self._exits = contextlib.ExitStack()
@@ -86,9 +100,9 @@ class _Stream:
         self._put = put
         self._engine = engine
         self._request = request
-        self._tokens = _Tokens(engine.config)
+        self._tokens = _Tokens(engine.config, _shown_alarm(engine, group))
         self._pending: Iterator[StreamedToken] = iter(())
-        self._call = engine.call(request, self._control, use_cache=False, group=group)
+        self._call = engine.call(request, self._control, use_cache=False, group=group, early_stop=early_stop)
         self._analysis: TrajectoryAnalysis | None = None
         self._error: BaseException | None = None
 
@@ -134,6 +148,14 @@ class _Stream:
         self._give_up()
 
 
+def _shown_alarm(engine: HamiltonianEngine, group: str | None) -> StreamingAlarm | None:
+    """Return an alarm of the reader's own: that which may end the generation is ahead of what was read."""
+    gate = engine.gate
+    if gate is None or gate.certificate.goal != "streaming" or gate.threshold_of(group) is None:
+        return None
+    return alarm_of(gate, group, engine.config.signal_options)
+
+
 class TrajectoryStream(_Stream):
     """An iterator over the tokens of one generation; made by `HamiltonianMonitor.stream`.
 
@@ -152,9 +174,10 @@ class TrajectoryStream(_Stream):
         timeout: float | None = None,
         *,
         group: str | None = None,
+        early_stop: bool = False,
     ) -> None:
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        super().__init__(engine, request, timeout, group, self._queue.put)
+        super().__init__(engine, request, timeout, group, early_stop, self._queue.put)
 
     def __enter__(self) -> Self:
         return self
@@ -220,9 +243,10 @@ class AsyncTrajectoryStream(_Stream):
         timeout: float | None = None,
         *,
         group: str | None = None,
+        early_stop: bool = False,
     ) -> None:
         self._mail = _Mail()
-        super().__init__(engine, request, timeout, group, self._mail.put)
+        super().__init__(engine, request, timeout, group, early_stop, self._mail.put)
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,13 +14,15 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from cert.core.errors import ConfigurationError
+from cert.core.visible import label
 from cert.signals import SignalOptions, TokenSteps, step_signals
 from cert.signals.bounds import TopSums
 from cert.signals.steps import FloatArray
+from cert.trajectory.calibration.gate import CalibratedGate
 from cert.trajectory.calibration.goals.types import Threshold
 from cert.trajectory.calibration.scores import GateScore, RunningPath, path_of
 
-__all__ = ["AlarmStatus", "StreamingAlarm"]
+__all__ = ["AlarmStatus", "StreamingAlarm", "alarm_of"]
 
 AlarmStatus: TypeAlias = Literal["quiet", "alarm", "not_measured"]
 _Running: TypeAlias = Callable[[float], float]
@@ -115,6 +117,38 @@ class StreamingAlarm:
         elif math.isnan(running) and self.not_measured_at is None:
             self.not_measured_at = self.seen
         self.seen += 1
+
+
+def alarm_of(
+    gate: CalibratedGate | None, group: str | None = None, options: SignalOptions | None = None
+) -> StreamingAlarm:
+    """Return the alarm of a gate for one generation.
+
+    Args:
+        gate: whose certificate is for the goal ``streaming``.
+        group: of the answer, for a certificate with groups.
+        options: what the signals depend on besides the steps.
+
+    Raises:
+        ConfigurationError: there is no gate, its certificate promises nothing of alarms on the way, or it has
+            no threshold for the group.
+    """
+    hint = "calibrate one: cert calibrate DATA --goal streaming"
+    if gate is None:
+        raise ConfigurationError("an early stop needs a gate with a certificate", hint=hint)
+    if gate.certificate.goal != "streaming":
+        raise ConfigurationError(
+            f"the certificate is for the goal '{gate.certificate.goal}', which promises nothing of alarms on "
+            "the way",
+            hint=hint,
+        )
+    threshold = gate.threshold_of(group)
+    if threshold is None:
+        raise ConfigurationError(
+            f"the certificate has no threshold for {'no group' if group is None else label(group)}",
+            hint=f"one of {', '.join(map(label, gate.certificate.groups or ()))}",
+        )
+    return StreamingAlarm(gate.score, threshold, options)
 
 
 # --- what each token adds: with the bits of `cert.signals.step_signals`, and no more work than that takes ---

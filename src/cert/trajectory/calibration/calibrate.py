@@ -22,7 +22,6 @@ from cert.core.errors import ConfigurationError, InputError
 from cert.trajectory.calibration.achieved import achieved_on, thresholds_of
 from cert.trajectory.calibration.certificate import Certificate
 from cert.trajectory.calibration.certificate_parts import (
-    N_QUANTILES,
     Achieved,
     Quantiles,
     ScoreQuantiles,
@@ -34,7 +33,8 @@ from cert.trajectory.calibration.labelled import LabelledData
 from cert.trajectory.calibration.parts import TUNING_SHARE, Parts, group_names, parts_of
 from cert.trajectory.calibration.score_choice import CHOSEN, chosen_score
 from cert.trajectory.calibration.score_json import json_of
-from cert.trajectory.calibration.scores import GateScore, score_named
+from cert.trajectory.calibration.scores import GateScore, path_of, score_named
+from cert.trajectory.calibration.splits import one_per_unit
 
 __all__ = ["calibrate"]
 
@@ -79,7 +79,8 @@ def calibrate(
             would do. Or no combination is surely better than a single score.
         InputError: labels of one kind where both are needed, a score that was never measured, columns that
             the score needs and the data do not have.
-        ConfigurationError: no such score, goal or share; no groups to promise by.
+        ConfigurationError: no such score, goal or share; no groups to promise by; for ``streaming`` a score
+            that may fall again while a generation runs.
         DependencyMissingError: a package of the extra ``calibration`` is missing.
     """
     if not 0 <= seed <= _LARGEST_SEED:
@@ -91,6 +92,8 @@ def calibrate(
         tuning_share=tuning_share if choosing else 0.0, held_out_share=held_out_share,
     )  # fmt: skip
     used, choice = _score(score, data, parts, seed)
+    if goal == "streaming":
+        path_of(used)  # refuses a score that may fall again on the way
     scores = _measured(used, data)
     found = _thresholds(goal, scores, data, parts, groups, alpha=alpha, delta=delta, seed=seed)
     return Certificate(
@@ -115,7 +118,7 @@ def calibrate(
         created_at=created_at or datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         versions=_versions(),
         achieved=_achieved(goal, found, scores, data, parts, groups),
-        score_quantiles=_quantiles(scores, data.correct, parts.calibration | parts.held_out),
+        score_quantiles=_quantiles(scores, data, parts.calibration | parts.held_out, seed),
         notes=(*choice, *_notes(used, scores, data, parts, found), *data.unchecked),
     )
 
@@ -198,18 +201,12 @@ def _achieved(
 
 
 def _quantiles(
-    scores: NDArray[np.float64], correct: NDArray[np.bool_], rows: NDArray[np.bool_]
+    scores: NDArray[np.float64], data: LabelledData, rows: NDArray[np.bool_], seed: int
 ) -> ScoreQuantiles:
-    return ScoreQuantiles(_spaced(scores[rows]), _spaced(scores[rows & correct]))
-
-
-def _spaced(scores: NDArray[np.float64]) -> Quantiles:
-    measured = np.sort(scores[~np.isnan(scores)])
-    if not len(measured):
-        return Quantiles(0, ())
-    # The numbers themselves, not what lies between two of them: they may be infinite.
-    places = np.ceil(np.linspace(0.0, 1.0, N_QUANTILES) * len(measured)).astype(np.int64) - 1
-    return Quantiles(len(measured), tuple(measured[np.maximum(places, 0)].tolist()))
+    # One answer a unit: what is compared with them later has to be exchangeable with them.
+    chosen = np.flatnonzero(rows)
+    chosen = chosen[one_per_unit(data.units[chosen], seed)]
+    return ScoreQuantiles(Quantiles.of(scores[chosen]), Quantiles.of(scores[chosen][data.correct[chosen]]))
 
 
 def _split(data: LabelledData, parts: Parts) -> dict[str, Share]:

@@ -104,7 +104,8 @@ def _achieved(a: Achieved) -> dict[str, Any]:
 
 
 def _quantiles(q: Quantiles) -> dict[str, Any]:
-    return {"n": q.n, "values": [json_number(value) for value in q.values]}
+    values = [json_number(value) for value in q.values]
+    return {"n": q.n, "values": values, "below": list(q.below), "at_most": list(q.at_most)}
 
 
 # --- in ---

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cert.core.errors import InputError
+from cert.trajectory.calibration.ranks import ScoreRanks
 
 __all__ = ["N_QUANTILES", "Achieved", "Quantiles", "Rate", "ScoreQuantiles", "Share"]
 
@@ -89,19 +93,60 @@ class Achieved:
 class Quantiles:
     """Equally spaced quantiles of n numbers, each one of the numbers themselves.
 
+    With the exact places of the values among the numbers, new scores can be compared with these (`ranks`).
+    `of` gives them; then what was not measured counts as plus infinity, since it is never passed.
+
     Attributes:
-        n: how many numbers; those that were not measured are not among them.
+        n: how many numbers.
         values: never falling, from the smallest to the largest; empty at n = 0. They may be infinite.
+        below, at_most: how many numbers are below each value, and at most each; empty where nobody counted.
     """
 
     n: int
     values: tuple[float, ...]
+    below: tuple[int, ...] = ()
+    at_most: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float64]) -> Self:
+        """Return the quantiles of (n,) scores with their places; NaN counts as plus infinity."""
+        ordered = np.sort(np.where(np.isnan(scores), np.inf, scores))
+        if not len(ordered):
+            return cls(0, ())
+        values = ordered[np.array(_ranks(len(ordered), N_QUANTILES)) - 1]
+        below, at_most = (np.searchsorted(ordered, values, side).tolist() for side in ("left", "right"))
+        return cls(len(ordered), tuple(values.tolist()), tuple(below), tuple(at_most))
+
+    @property
+    def ranks(self) -> ScoreRanks | None:
+        """The values as order statistics with exact ranks; ``None`` where their places were not counted.
+
+        Raises:
+            InputError: the places cannot be those of the values.
+        """
+        if not self.below:
+            return None
+        kept = dict(zip(_ranks(self.n, len(self.values)), range(len(self.values)), strict=True))
+        places = list(kept.values())
+
+        def at(column: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(column[place] for place in places)
+
+        return ScoreRanks(self.n, tuple(kept), at(self.values), at(self.below), at(self.at_most))
 
     def __post_init__(self) -> None:
         falls = any(not a <= b for a, b in zip(self.values, self.values[1:], strict=False))
         enough = len(self.values) >= N_QUANTILES if self.n else not self.values
         if self.n < 0 or not enough or falls or any(map(math.isnan, self.values)):
             raise InputError(f"these are no quantiles of {self.n} numbers")
+        if {len(self.below), len(self.at_most)} not in ({0}, {len(self.values)}):
+            raise InputError("quantiles have a place each, or none at all")
+        _ = self.ranks  # refuses places that cannot be
+
+
+def _ranks(n: int, count: int) -> list[int]:
+    """Return the ranks of equally spaced quantiles of n numbers, from the smallest to the largest."""
+    return [max(1, -(-n * step // (count - 1))) for step in range(count)]
 
 
 @dataclass(frozen=True, slots=True)

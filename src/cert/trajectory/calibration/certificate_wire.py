@@ -107,9 +107,11 @@ class _AchievedJson(_Strict):
 class _QuantilesJson(_Strict):
     n: _Count
     values: Annotated[list[_Value], msgspec.Meta(max_length=10_001)]
+    below: Annotated[list[_Count], msgspec.Meta(max_length=10_001)]
+    at_most: Annotated[list[_Count], msgspec.Meta(max_length=10_001)]
 
     def read(self) -> Quantiles:
-        return Quantiles(self.n, tuple(map(float, self.values)))
+        return Quantiles(self.n, tuple(map(float, self.values)), tuple(self.below), tuple(self.at_most))
 
 
 class _ScoreQuantilesJson(_Strict):

@@ -116,10 +116,17 @@ class CalibratedGate:
         """
         value = self.score.of(signals)
         threshold = self.threshold_of(group)
+        alarm = self._alarm(step, running, threshold)
+        if alarm is not None:
+            token, reached = alarm
+            why = f"{self.score.name} {reached:.6g} above {threshold:.6g}, first"
+            # What was not measured after it takes no alarm back.
+            shown = value if not math.isnan(value) else reached
+            return self._decision("fail", shown, threshold, token, f"{why}{_at(token, tokens)}")
         cut = whole_or_reason(finish_reason)
         outcome, why = self._outcome(value, threshold, group, cut)
-        token = self._token(step, running) if outcome != "not_measured" else None
-        return self._decision(outcome, value, threshold, token, f"{why}{_at(token, tokens)}")
+        place = self._token(step, running) if outcome != "not_measured" else None
+        return self._decision(outcome, value, threshold, place, f"{why}{_at(place, tokens)}")
 
     def judge(
         self,
@@ -254,6 +261,16 @@ class CalibratedGate:
             reason=f"{why} ({self._by.words})",
         )
         return GateDecision(outcome, (check,), self.profile, calibrated=True, certificate=self._by)
+
+    def _alarm(
+        self, step: StepSignals, running: RunningSignals, threshold: float | None
+    ) -> tuple[int, float] | None:
+        """Return the first token at which a streaming gate raises its alarm, and the score there."""
+        if self.certificate.goal != "streaming" or self._path is None or threshold is None:
+            return None
+        score = self._path.running(step, running)
+        above = np.flatnonzero(score > threshold)
+        return (int(above[0]), float(score[above[0]])) if len(above) else None
 
     def _token(self, step: StepSignals, running: RunningSignals) -> int | None:
         """Return where the score is highest, for one that is the largest of the tokens' values."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cert.core.errors import ConfigurationError
-from cert.signals import GenerationSignals
+from cert.signals import GenerationSignals, RunningSignals, StepSignals
 
 __all__ = ["SCORES", "GateScore", "RunningPath", "Score", "path_of", "score_named"]
 
@@ -31,6 +31,14 @@ class RunningPath:
     column: str
     accumulate: Literal["max", "sum", "last"]
     sign: Literal[1, -1] = 1
+
+    def running(self, step: StepSignals, running: RunningSignals) -> NDArray[np.float64]:
+        """Return the score of the tokens up to each, (T,); NaN from one on that was not measured."""
+        source: Any = step if hasattr(step, self.column) else running
+        column = self.sign * getattr(source, self.column) + 0.0
+        if self.accumulate == "sum":
+            return np.add.accumulate(column)
+        return np.asarray(np.maximum.accumulate(column))
 
 
 class GateScore(Protocol):
