@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cert.core.errors import DependencyMissingError
 
-__all__ = ["fixed_sequence", "p_values", "special", "wrong_and_passed"]
+__all__ = ["at_most", "fixed_sequence", "p_values", "special", "wrong_and_passed"]
 
 
 def wrong_and_passed(
@@ -36,8 +36,15 @@ def p_values(wrong: NDArray[np.int64], passed: NDArray[np.int64], alpha: float) 
 
     Where nothing passes it is 1. The answers have to be independent: one of each unit.
     """
-    found = special().bdtr(wrong.astype(np.float64), np.maximum(passed, 1), alpha)
-    return np.asarray(np.where(passed > 0, found, 1.0), dtype=np.float64)
+    return at_most(wrong, passed, alpha)
+
+
+def at_most(k: NDArray[Any], n: NDArray[Any], rate: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Return P(Bin(n, rate) ≤ k) for 0 ≤ k; 1 where k reaches n."""
+    # The regularised incomplete beta function: scipy's own binomial refuses whole numbers kept as floats.
+    inside = k < n
+    left = np.where(inside, n - k, 1)
+    return np.where(inside, special().betainc(left, k + 1.0, 1.0 - np.asarray(rate)), 1.0)
 
 
 def fixed_sequence(values: NDArray[np.float64], delta: float) -> int:

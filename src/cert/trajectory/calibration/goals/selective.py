@@ -70,38 +70,21 @@ def selective_risk(
     seeds = [int(one) for one in draw.integers(2**32, size=2)]
     tested = answers.n_units - round(answers.n_units * TUNING_SHARE)
     if tested < least:
-        raise _refused(
-            answers,
-            alpha,
-            float(failing),
-            least,
-            f"{least} units are needed to test on, and of the "
-            f"{answers.n_units} there are {tested} are left for that",
-        )
+        why = f"the tests need {least} units, and of {answers.n_units} there are {tested} left for them"
+        raise _refused(answers, alpha, float(failing), why)
     tuning, testing = split_units(answers.units, (TUNING_SHARE, 1 - TUNING_SHARE), seeds[0])
     grid = sequence(_part(answers, tuning), alpha, float(failing), tested)
     if grid is None:
-        raise _refused(
-            answers,
-            alpha,
-            float(failing),
-            least,
-            f"no threshold is likely to pass the {least} answers that the test needs at the least",
-        )
+        why = f"no threshold is likely to pass the {least} answers that a test needs at the least"
+        raise _refused(answers, alpha, float(failing), why)
     rows = np.flatnonzero(testing)
     rows = rows[one_per_unit(answers.units[rows], seeds[1])]
     wrong, passed = wrong_and_passed(answers.scores[rows], answers.correct[rows], grid)
     values = p_values(wrong, passed, alpha)
     rejected = fixed_sequence(values, float(failing))
     if rejected == 0:
-        raise _refused(
-            answers,
-            alpha,
-            float(failing),
-            least,
-            f"of the {passed[0]} answers that pass the threshold "
-            f"to start at {wrong[0]} are wrong, which is no proof (p = {values[0]:.2g})",
-        )
+        why = f"at the first {wrong[0]} of the {passed[0]} that pass are wrong, which proves nothing"
+        raise _refused(answers, alpha, float(failing), f"{why} (p = {values[0]:.2g})")
     last = rejected - 1
     return Threshold(
         goal="selective-risk",
@@ -129,12 +112,12 @@ def _part(answers: Answers, mask: NDArray[np.bool_]) -> Answers:
     return Answers.of(answers.scores[mask], answers.correct[mask], answers.units[mask])
 
 
-def _refused(answers: Answers, alpha: float, delta: float, least: int, why: str) -> InfeasibleError:
+def _refused(answers: Answers, alpha: float, delta: float, why: str) -> InfeasibleError:
     wanted = units_wanted(answers, alpha, delta)
     # What was tested once cannot be tested again for free: where the units seen should have been enough, as
     # many new ones are asked for.
     needed = None if wanted is None else wanted - answers.n_units if wanted > answers.n_units else wanted
     message = f"no threshold for the goal 'selective-risk' at alpha {alpha:g} and delta {delta:g}: {why}"
     if needed is None:
-        message += f"; at no threshold with enough answers are fewer than {alpha:.3g} of the passed wrong"
-    return infeasible(message, "selective-risk", needed, clean_passes=least)
+        message += f"; nowhere are fewer than {alpha:.3g} of the passed wrong"
+    return infeasible(message, "selective-risk", needed)

@@ -1,20 +1,20 @@
 """Which thresholds are tested, and from which on: decided on answers that no test sees.
 
 Nothing here can make the promise false; it decides how often a threshold is found, and how loose it is.
-The strictest thresholds pass too few answers for any test to reject, and the loosest have too many errors. So
-the sequence starts where the tests are most likely to reject, as far as the tuning part tells, and goes on to
-looser ones, up to passing everything.
+The strictest thresholds pass too few answers for any test to reject, and the loosest have too many errors.
+So the sequence starts where a test is nearly as likely to reject as anywhere, as far as the tuning part tells,
+and goes on to looser ones, up to passing everything.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cert.trajectory.calibration.goals.answers import Answers
-from cert.trajectory.calibration.goals.binomial import special
+from cert.trajectory.calibration.goals.binomial import at_most, special
 
 __all__ = ["TUNING_SHARE", "sequence", "units_wanted"]
 
@@ -24,6 +24,7 @@ _CANDIDATES: Final = 200
 _TESTS: Final = 50
 _LIKELY: Final = 0.8
 _NODES: Final = 17
+_NEARLY: Final = 0.9
 
 
 def sequence(tuning: Answers, alpha: float, delta: float, tested: int) -> NDArray[np.float64] | None:
@@ -44,12 +45,14 @@ def sequence(tuning: Answers, alpha: float, delta: float, tested: int) -> NDArra
         return None
     share = passed / tuning.n_units
     expected = tested * share
-    # One standard deviation fewer than expected: to start with too few is to certify nothing.
-    count = np.maximum(np.floor(expected - np.sqrt(expected * (1 - share))), 0)
+    # One standard deviation fewer than expected, that of the tuning part among it: too few prove nothing.
+    spread = np.sqrt(expected * (1 - share) * (1 + tested / tuning.n_units))
+    count = np.maximum(np.floor(expected - spread), 0)
     chances = _chances(count, wrong, passed - wrong, alpha, delta)
-    start = int(np.argmax(chances))
-    if chances[start] == 0.0:
+    if chances.max() == 0.0:
         return None
+    # The best of many estimates is too good: of those nearly as good the strictest fails less often.
+    start = int(np.flatnonzero(chances >= _NEARLY * chances.max())[0])
     places = np.unique(np.round(np.linspace(start, len(grid) - 1, _TESTS)).astype(np.int64))
     return np.append(grid[places], np.inf)
 
@@ -68,16 +71,15 @@ def units_wanted(answers: Answers, alpha: float, delta: float) -> int | None:
     below = enough & (wrong < alpha * passed)
     if not below.any():
         return None
-    some = np.unique(np.linspace(0, below.sum() - 1, 40).astype(np.int64))
+    some = np.unique(np.linspace(0, below.sum() - 1, 20).astype(np.int64))
     wrong, passed = wrong[below][some], passed[below][some]
     smooth = (wrong + 0.5) / (passed + 1)
     rate = np.where(smooth < alpha, smooth, wrong / passed)
-    counts = np.unique(np.round(np.geomspace(1, 1e7, 300)))
-    functions = special()
+    counts = np.unique(np.round(np.geomspace(1, 1e7, 200)))
     found = np.inf
     allowed = _allowed(counts, alpha, delta)
     for one, share in zip(rate, passed / answers.n_units, strict=True):
-        likely = functions.bdtr(np.maximum(allowed, 0), counts, one) >= _LIKELY
+        likely = at_most(np.maximum(allowed, 0), counts, one) >= _LIKELY
         fits = np.flatnonzero((allowed >= 0) & likely)
         if len(fits):
             found = min(found, counts[fits[0]] / share)
@@ -91,27 +93,25 @@ def _curves(answers: Answers) -> tuple[NDArray[np.float64], NDArray[np.float64],
     grid = np.unique(ranked)
     if len(grid) > _CANDIDATES:
         grid = np.unique(ranked[np.linspace(0, len(ranked) - 1, _CANDIDATES).astype(np.int64)])
-    passed = _counted(ranked, up_to, grid) / answers.whole
-    return grid, _counted(bad, bad_up_to, grid) / answers.whole, passed
+    passed = _counted(ranked, up_to, grid, answers.whole)
+    return grid, _counted(bad, bad_up_to, grid, answers.whole), passed
 
 
 def _counted(
-    ranked: NDArray[np.float64], up_to: NDArray[np.int64], grid: NDArray[np.float64]
+    ranked: NDArray[np.float64], up_to: NDArray[Any], grid: NDArray[np.float64], whole: int
 ) -> NDArray[np.float64]:
     places = np.searchsorted(ranked, grid, side="right")
-    return np.concatenate(([0], up_to))[places].astype(np.float64)
+    counts = np.concatenate(([0], up_to))[places]
+    return np.asarray(counts / whole, dtype=np.float64)
 
 
 def _allowed(counts: NDArray[np.float64], alpha: float, delta: float) -> NDArray[np.float64]:
     """Return how many of the passed may be wrong for a test to reject; −1 where none may."""
-    functions = special()
-    # bdtrik inverts the distribution function in k; rounding can leave it one off on either side.
-    allowed = np.floor(functions.bdtrik(delta, np.maximum(counts, 1), alpha))
-    allowed = np.nan_to_num(allowed, nan=-1.0) + 1
-    for _ in range(2):
-        over = functions.bdtr(np.maximum(allowed, 0), np.maximum(counts, 1), alpha) > delta
-        allowed = np.where((allowed >= 0) & over, allowed - 1, allowed)
-    return np.where(counts > 0, np.maximum(allowed, -1), -1)
+    # bdtrik inverts the distribution function in k, up to rounding.
+    first = np.nan_to_num(special().bdtrik(delta, np.maximum(counts, 1.0), alpha), nan=0.0)
+    around = np.maximum(np.floor(first), 0)[:, None] + np.array([-1.0, 0.0, 1.0])
+    rejects = (around >= 0) & (at_most(np.maximum(around, 0), counts[:, None], alpha) <= delta)
+    return np.asarray(np.where(rejects, around, -1.0).max(axis=1), dtype=np.float64)
 
 
 def _chances(
@@ -125,11 +125,8 @@ def _chances(
 
     The error rate has the posterior Beta(wrong + ½, right + ½); the mean is over its quantiles.
     """
-    functions = special()
     allowed = _allowed(count, alpha, delta)
     levels = (np.arange(_NODES) + 0.5) / _NODES
-    rates = functions.betaincinv(wrong[:, None] + 0.5, right[:, None] + 0.5, levels)
-    chances = functions.bdtr(np.maximum(allowed, 0)[:, None], np.maximum(count, 1)[:, None], rates).mean(
-        axis=1
-    )
+    rates = special().betaincinv(wrong[:, None] + 0.5, right[:, None] + 0.5, levels)
+    chances = at_most(np.maximum(allowed, 0)[:, None], count[:, None], rates).mean(axis=1)
     return np.asarray(np.where(allowed >= 0, chances, 0.0), dtype=np.float64)
