@@ -23,14 +23,19 @@ MAIN = "from cert.cli.main import main; main()"
 # A server of the reader's own, in place of which a scripted one answers.
 SERVER = "http://127.0.0.1:8000"
 # Models of the reader's own, and the hours of a training, are not here.
-NOT_HERE = ("--model ./", "--model path/", "--model Qwen", "hf download", "cert reference", "cert serve")
+NOT_HERE = (
+    *("--model ./", "--model path/", "--model Qwen", "hf download", "cert serve"),
+    *("cert reference train", "cert reference evaluate"),
+)
+# What is told in them goes on from block to block.
+IN_ORDER = sorted((ROOT / "docs/tutorial").glob("*.md"))
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
     """Yield where each block of a language stands, and its text."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for found in BLOCK.finditer(text):
+        for found in BLOCK.finditer(text) if page not in IN_ORDER else ():
             if found[1] == language:
                 yield f"{page.relative_to(ROOT)}:{text[: found.start()].count(chr(10)) + 1}", found[2]
 
@@ -62,6 +67,19 @@ def test_cert_commands_run(line, tmp_path, warm_python):
     said = re.search(r"exit code (\d)", line)
     assert "Traceback" not in done.stderr
     assert done.returncode in ({int(said[1])} if said else {0, 1, 4}), done.stderr
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in IN_ORDER])
+def test_tutorials_run_from_top_to_bottom(page, tmp_path, warm_python):
+    """Whoever follows a tutorial in one folder gets to its end, with the exit codes that it tells."""
+    for found in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        if found[1] == "python":
+            done = warm_python.run(found[2], cwd=tmp_path)
+            assert done.returncode == 0, found[2] + done.stderr
+        for line in found[2].splitlines() if found[1] == "bash" else ():
+            done = warm_python.run(MAIN, *shlex.split(line, comments=True)[1:], cwd=tmp_path)
+            said = re.search(r"exit code (\d)", line)
+            assert done.returncode == (int(said[1]) if said else 0), line + done.stderr
 
 
 def test_the_readme_shows_what_the_demo_prints(tmp_path):
