@@ -33,7 +33,7 @@ from cert.trajectory.calibration.labelled import LabelledData
 from cert.trajectory.calibration.parts import TUNING_SHARE, Parts, group_names, parts_of
 from cert.trajectory.calibration.score_choice import CHOSEN, chosen_score
 from cert.trajectory.calibration.score_json import json_of
-from cert.trajectory.calibration.scores import GateScore, path_of, score_named
+from cert.trajectory.calibration.scores import GateScore, needs_full_vocabulary, path_of, score_named
 from cert.trajectory.calibration.splits import one_per_unit
 
 __all__ = ["calibrate"]
@@ -156,7 +156,7 @@ def _measured(score: GateScore, data: LabelledData) -> NDArray[np.float64]:
         raise InputError(f"the data have no column {error} for the score '{score.name}'") from error
     if np.isnan(scores).all():
         why = ""
-        if getattr(score, "truncated", "exact") == "not_measured":
+        if needs_full_vocabulary(score):
             why = ": it needs the full vocabulary, and servers show the likeliest candidates alone"
         raise InputError(f"the score '{score.name}' was measured on none of the {len(data):,} answers{why}")
     return scores

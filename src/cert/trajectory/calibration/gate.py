@@ -20,7 +20,7 @@ from cert.trajectory.calibration.labelled import Conditions
 from cert.trajectory.calibration.matching import Made, Match
 from cert.trajectory.calibration.promises import promise_of
 from cert.trajectory.calibration.score_json import score_of
-from cert.trajectory.calibration.scores import GateScore, RunningPath
+from cert.trajectory.calibration.scores import GateScore, RunningPath, needs_full_vocabulary
 from cert.trajectory.gate import CertifiedBy, Check, GateDecision, Verdict
 from cert.trajectory.gate_columns import VERDICTS
 
@@ -221,8 +221,7 @@ class CalibratedGate:
         """
         shown, name = backend.capabilities, backend.identity.name
         self._match.refuse_model(backend.identity, shown.logprobs_mode)
-        truncated = getattr(self.score, "truncated", "exact")
-        if shown.logprobs != "full" and truncated == "not_measured":
+        if shown.logprobs != "full" and needs_full_vocabulary(self.score):
             raise ConfigurationError(
                 f"the certificate decides by '{self.score.name}', which needs the full vocabulary, and "
                 f"'{name}' shows the likeliest candidates alone",

@@ -70,8 +70,9 @@ def _combiner(tuning: LabelledData, seed: int) -> tuple[GateScore, tuple[str, ..
             f"on {len(tuning):,} answers for tuning no combination is surely better than '{fit.best_single}'",
             hint=f"the score '{fit.best_single}' itself, or more labels",
         )
+    low, high = fit.advantage.low, fit.advantage.high
     note = (
-        f"the combiner was fitted on {len(tuning):,} answers for tuning; its AUROC is "
-        f"{fit.advantage.lower:.3f} to {fit.advantage.upper:.3f} above that of the best single score"
+        f"the combiner was fitted on {len(tuning):,} answers for tuning; its AUROC there is {low:.3f} to "
+        f"{high:.3f} above that of the best single score"
     )
     return fit.combiner, (note,)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cert.core.errors import ConfigurationError
 from cert.signals import GenerationSignals, RunningSignals, StepSignals
 
-__all__ = ["SCORES", "GateScore", "RunningPath", "Score", "path_of", "score_named"]
+__all__ = ["SCORES", "GateScore", "RunningPath", "Score", "needs_full_vocabulary", "path_of", "score_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,12 @@ def score_named(name: str) -> Score:
     if name not in SCORES:
         raise ConfigurationError(f"there is no score '{name}'", hint=f"one of {', '.join(SCORES)}")
     return SCORES[name]
+
+
+def needs_full_vocabulary(score: GateScore) -> bool:
+    """Say whether a score is not measured where only the top K candidates were seen."""
+    parts = [SCORES[name] for name in getattr(score, "features", ()) if name in SCORES]
+    return any(getattr(part, "truncated", "exact") == "not_measured" for part in (score, *parts))
 
 
 def path_of(score: GateScore) -> RunningPath:
