@@ -2,7 +2,7 @@
 
 Nothing here can make the promise false; it decides how often a threshold is found, and how loose it is.
 The strictest thresholds pass too few answers for any test to reject, and the loosest have too many errors.
-So the sequence starts where a test is nearly as likely to reject as anywhere, as far as the tuning part tells,
+So the sequence starts where a test is nearly as likely to reject as anywhere, by what the tuning part tells,
 and goes on to looser ones, up to passing everything.
 """
 
