@@ -24,11 +24,11 @@ from cert.coordination.metrics import CoordinationMetrics
 from cert.coordination.orchestrator import CoordinationOrchestrator
 from cert.coordination.report import render, render_task
 from cert.coordination.report.cautions import cautions
-from cert.coordination.report.scales import differences, linear, ratios
 from cert.coordination.report.words import money, points
 from cert.coordination.scripted import ScriptedChat
 from cert.coordination.suite import CoordinationReport
 from cert.coordination.types import Task
+from cert.reporting.scales import differences, linear, ratios
 
 HOSTILE = [
     "<script>window.pwned=1</script>",

@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 from cert.coordination.clients.prices import Price
-from cert.coordination.report.scales import Scale, differences, linear, ratios
 from cert.coordination.report.words import difference_of, interval_of, money, points, ratio, scores
 from cert.coordination.statistics.inference import Difference
 from cert.coordination.suite.findings import ArmTotal, Findings
 from cert.coordination.suite.report import CoordinationReport
 from cert.coordination.types import Interval
+from cert.reporting.scales import Scale, differences, linear, ratios
 
 __all__ = ["attribution", "budget_forest", "difference_forest", "scatter"]
 

@@ -40,7 +40,7 @@ def render_task(metrics: CoordinationMetrics, task: Task | None = None) -> str:
 
 
 def _page(template: str, view: dict[str, Any]) -> str:
-    style = asset("base.css") + asset("report.css", _PACKAGE)
+    style = asset("base.css") + asset("charts.css") + asset("report.css", _PACKAGE)
     return (
         _environment()
         .get_template(template)

@@ -93,14 +93,13 @@ def fit_combiner(
     if not features:
         raise InfeasibleError("no signal was measured for 99 % of the answers: there is nothing to combine")
     table = np.stack([columns[name] for name in features], axis=1)
-    whole = ~np.isnan(np.stack(list(columns.values()))).any(axis=0)
+    whole: Flags = np.logical_not(np.isnan(np.stack(list(columns.values()))).any(axis=0))
     _refuse_few(wrong[whole], data.units[whole], folds)
     fold = unit_folds(data.units, folds, seed)
     out_of_fold = np.full(len(data), np.nan)
     chosen = np.full(len(data), np.nan)
     for one in range(folds):
-        held: Flags = whole & (fold == one)
-        other: Flags = whole & (fold != one)
+        held, other = whole & (fold == one), np.logical_and(whole, fold != one)
         combiner, _ = _fitted(features, table[other], wrong[other], data.units[other], strengths, seed)
         out_of_fold[held] = combiner.column_of(_of(data.columns, held))
         chosen[held] = columns[_best(columns, wrong, other)][held]
@@ -142,7 +141,7 @@ def _of(columns: Mapping[str, NDArray[Any]], held: Flags) -> dict[str, NDArray[A
     return {name: column[held] for name, column in columns.items()}
 
 
-def _best(columns: Mapping[str, Floats], wrong: Flags, chosen: Flags) -> str:
+def _best(columns: Mapping[str, Floats], wrong: Flags, chosen: NDArray[np.bool_]) -> str:
     return max(columns, key=lambda name: auroc(columns[name][chosen], wrong[chosen]))
 
 

@@ -1,13 +1,15 @@
 """Intervals by resampling units: answers about one unit come and go together.
 
-The percentile bootstrap over clusters (Field and Welsh, JRSS B 69, 2007). One draw of units weights every
+The bootstrap over clusters (Field and Welsh, JRSS B 69, 2007). One draw of units weights every
 statistic, so that differences of two statistics are paired.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -101,29 +103,45 @@ def minority(wrong: Flags, units: NDArray[np.int64]) -> int:
     return min(len(np.unique(units[wrong])), len(np.unique(units[~wrong])))
 
 
-def estimate(value: float, drawn: Floats, n: int, rarer: int | None = None) -> Estimate:
+def estimate(value: float, drawn: Floats, n: int, rarer: int) -> Estimate:
     """Return a value with the percentile interval of its replicates, or say why there is none.
+
+    The expanded percentile interval (Hesterberg, The American Statistician 69, 2015): its quantiles lie as
+    much further out as those of t with ``rarer`` − 1 degrees of freedom do.
 
     Args:
         value: of all answers; NaN is not measured.
         drawn: its replicates; NaN where a draw held one kind of answer alone.
         n: answers.
-        rarer: units of the rarer kind (`minority`), where the statistic needs both kinds.
+        rarer: units that the statistic rests on: those of the rarer kind (`minority`) where it needs both
+            kinds, else all.
     """
     if not np.isfinite(value):
         return Estimate(None, None, None, n, "there are not both right and wrong answers" if n else "")
-    if rarer is not None and rarer < FEWEST_UNITS:
-        return Estimate(value, None, None, n, f"{rarer} units of the rarer kind: no interval")
+    if rarer < FEWEST_UNITS:
+        return Estimate(value, None, None, n, f"rests on {rarer} units: no interval")
     kept = drawn[np.isfinite(drawn)]
     if len(kept) < (1 - _MOST_LOST) * len(drawn) or not len(kept):
         return Estimate(value, None, None, n, "too many draws of units held one kind of answer alone")
-    tail = (1 - LEVEL) / 2
+    tail = _tail(rarer)
     low, high = np.quantile(kept, [tail, 1 - tail])
     if low == high:
         return Estimate(value, None, None, n, "every draw of units gives the same: no interval")
-    few = rarer is not None and rarer < FEW_UNITS
-    note = f"{rarer} units of the rarer kind: the interval is too narrow" if few else ""
+    note = f"rests on {rarer} units: the interval is too narrow" if rarer < FEW_UNITS else ""
     return Estimate(value, float(low), float(high), n, note)
+
+
+def _tail(units: int) -> float:
+    """Return the share of replicates beyond each end: Φ(−t √(u / (u − 1))), t of u − 1 degrees of freedom."""
+    z, freedom = NormalDist().inv_cdf((1 + LEVEL) / 2), units - 1
+    # Cornish–Fisher's expansion of t's quantile, right to 0.1 % from 4 degrees of freedom on.
+    t = (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
+    return NormalDist().cdf(-t * math.sqrt(units / freedom))
 
 
 def clustered(
@@ -141,13 +159,14 @@ def clustered(
         units: (n,) the unit of each answer.
         seed: of the draws.
         replicates: how many draws.
-        rarer: see `estimate`.
+        rarer: see `estimate`; all units without it.
     """
     n = len(units)
     if not n:
         return Estimate(None, None, None, 0)
+    rests = len(np.unique(units)) if rarer is None else rarer
     drawn = [statistic(weights) for weights in Resampling(units, replicates, seed).weights()]
-    return estimate(float(statistic(np.ones((1, n)))[0]), np.concatenate(drawn), n, rarer)
+    return estimate(float(statistic(np.ones((1, n)))[0]), np.concatenate(drawn), n, rests)
 
 
 def clustered_auroc(
@@ -186,7 +205,7 @@ def paired_difference(
         units: (n,) the unit of each answer.
         seed: of the draws.
         replicates: how many draws.
-        rarer: see `estimate`.
+        rarer: see `estimate`; all units without it.
     """
     return clustered(
         lambda weights: first(weights) - second(weights), units, seed, replicates=replicates, rarer=rarer
