@@ -206,6 +206,7 @@ class GenerationFinished(Event):
         seconds: from the request to the verdict.
         stages: where they went: (stage, seconds).
         cached: the result was there already and nothing was generated.
+        calibrated: the verdict comes with the promise of a certificate.
     """
 
     name: ClassVar[str] = "generation_finished"
@@ -215,6 +216,7 @@ class GenerationFinished(Event):
     seconds: float
     stages: tuple[tuple[str, float], ...] = ()
     cached: bool = False
+    calibrated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

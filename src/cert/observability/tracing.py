@@ -120,7 +120,7 @@ class _Spans:
     def _(self, event: GenerationFinished) -> None:
         if event.cached:  # nothing was generated
             return
-        own: dict[str, Any] = {"cert.verdict": event.verdict}
+        own: dict[str, Any] = {"cert.verdict": event.verdict, "cert.calibrated": event.calibrated}
         own |= {f"cert.stage.{stage}.seconds": seconds for stage, seconds in event.stages}
         if self._told_already():
             self._span(f"cert.watch {event.model}", event, event.seconds, own)

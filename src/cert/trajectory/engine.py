@@ -258,6 +258,7 @@ class HamiltonianEngine:
             seconds=time.perf_counter() - call.begun,
             stages=() if analysis.from_cache else analysis.stages,
             cached=analysis.from_cache,
+            calibrated=analysis.decision.calibrated,
         )
 
 

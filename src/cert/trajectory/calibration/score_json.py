@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cert.core.errors import ConfigurationError
-from cert.trajectory.calibration.scores import SCORES, GateScore, score_named
+from cert.core.visible import label
+from cert.trajectory.calibration.scores import SCORES, GateScore
 
 __all__ = ["json_of", "score_of"]
 
@@ -38,10 +39,17 @@ def score_of(name: str, combiner: Mapping[str, Any] | None) -> GateScore:
         InputError: the combiner's data are not of its form, or have another name.
     """
     if combiner is None:
-        return score_named(name)
+        if name not in SCORES:
+            raise ConfigurationError(
+                f"the certificate decides by the score '{label(name)}', which this version does not have",
+                hint="calibrate anew, or update CERT",
+            )
+        return SCORES[name]
     from cert.trajectory.calibration.combiner import Combiner
 
     score: GateScore = Combiner.of_dict(combiner)
     if score.name != name:
-        raise ConfigurationError(f"the certificate names the score '{name}' and holds '{score.name}'")
+        raise ConfigurationError(
+            f"the certificate names the score '{label(name)}' and holds '{label(score.name)}'"
+        )
     return score

@@ -19,10 +19,11 @@ __all__ = ["bounded", "charts", "rounded"]
 def charts(analysis: TrajectoryAnalysis) -> list[dict[str, Any]]:
     """Return the charts in order, each with what the script needs to draw it."""
     config, step = analysis.config, analysis.step
+    # Where a certificate decides, the config's thresholds are no rules.
+    fixed = analysis.decision.certificate is None
     perplexity, entropy, surprise = (
-        config.perplexity_threshold,
-        config.entropy_threshold,
-        config.surprise_threshold,
+        value if fixed else None
+        for value in (config.perplexity_threshold, config.entropy_threshold, config.surprise_threshold)
     )
     exact = not bounded(step)
     below = config.surprise_probability_threshold
@@ -33,7 +34,7 @@ def charts(analysis: TrajectoryAnalysis) -> list[dict[str, Any]]:
             step.surprisal,
             title="Uncertainty",
             unit="surprisal in nats, perplexity on the right",
-            note="Where one token has that perplexity; the rule is on the mean.",
+            note="Where one token has that perplexity" + ("; the rule is on the mean." if fixed else "."),
             guide=None if perplexity is None else math.log(perplexity),
             guide_label="" if perplexity is None else f"threshold {perplexity:g}",
         ),
@@ -66,7 +67,7 @@ def charts(analysis: TrajectoryAnalysis) -> list[dict[str, Any]]:
             analysis.running.cumulative_surprise,
             title="Cumulative surprise",
             unit=f"nats, summed over tokens less likely than {below:g}",
-            note="Grows with length; the rule is on its last value.",
+            note="Grows with length" + ("; the rule is on its last value." if fixed else "."),
             guide=surprise,
             guide_label="" if surprise is None else f"threshold {surprise:g}",
             stepped=True,
