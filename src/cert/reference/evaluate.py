@@ -45,7 +45,7 @@ TEAM_QUESTIONS: Final = 600
 PROBES: Final = 200
 WELL_KNOWN: Final = 128
 LIMITS: Final = (
-    "A model of one million parameters about an invented world: it shows that the machinery is right and how"
+    "A model of two million parameters about an invented world: it shows that the machinery is right and how"
     " signals rank here, not how they do on a large instruction-tuned model.",
     "Questions are in one held-out wording and about people whose questions were never trained; a shift of"
     " wording or temperature moves every number.",
