@@ -172,3 +172,13 @@ def test_more_is_asked_for_where_errors_are_more_frequent():
         wanted.append(units_wanted(Answers.of(np.zeros(1000), correct, np.arange(1000)), 0.05, 0.1) or 0)
     assert wanted == sorted(wanted)
     assert wanted[0] < 100
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_next_to_no_answers_are_too_few_and_nothing_else(n):
+    """With α = δ = 0.6 one clean pass is a proof, but there must be something to tune on as well."""
+    if n < 3:
+        with pytest.raises(InfeasibleError):
+            selective(np.zeros(n), np.ones(n, dtype=bool), alpha=0.6, delta=0.6)
+    else:
+        assert selective(np.zeros(n), np.ones(n, dtype=bool), alpha=0.6, delta=0.6).value == math.inf

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cert.core.errors import InfeasibleError
+from cert.core.errors import ConfigurationError, InfeasibleError
 from cert.trajectory.calibration.goals import GOALS, Goal, find_threshold
 from cert.trajectory.calibration.goals.answers import Answers
 from cert.trajectory.calibration.labelled import LabelledData
@@ -34,7 +34,8 @@ class Guarantee:
         draws: how many calibrations.
         refused: those without a threshold.
         mean_rate: mean, over the others, of the rate that the goal bounds; NaN where all were refused.
-        standard_error: of this mean.
+        mean_of_all: mean over all draws, with 0 for those refused; this is what is promised.
+        standard_error: of the mean of all.
         violations: calibrations whose rate is above α. For a goal without δ about half of them may be.
         most_violations: for a goal with δ: as many as that happen with a probability of 0.1 % if they have
             the probability δ; otherwise ``None``.
@@ -48,6 +49,7 @@ class Guarantee:
     draws: int
     refused: int
     mean_rate: float
+    mean_of_all: float
     standard_error: float
     violations: int
     most_violations: int | None
@@ -57,12 +59,12 @@ class Guarantee:
     def kept(self) -> bool:
         """Whether the promise was kept, as far as so many draws can tell.
 
-        With a δ: the violations, of all calibrations, are within their binomial band. Without: the mean rate
-        is at most α, within 3 standard errors. Where every calibration was refused nothing was broken.
+        With a δ: the violations, of all calibrations, are within their binomial band. Without: the mean of
+        all is at most α, within 3 standard errors.
         """
         if self.most_violations is not None:
             return self.violations <= self.most_violations
-        return self.refused == self.draws or self.mean_rate <= self.alpha + 3 * self.standard_error
+        return self.mean_of_all <= self.alpha + 3 * self.standard_error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready data; what is not a number is ``None``."""
@@ -95,16 +97,20 @@ def guarantees_of_pool(
         alpha: of every goal.
         delta: of ``selective-risk``.
         goals: which.
-        draws: calibrations of each goal.
+        draws: calibrations of each goal, at least 2.
         seed: of the draws. A draw of one seed has the same units for every goal.
         deployed: another pool to judge on, whose law may differ; the pool itself otherwise.
         as_independent: calibrate as if each answer were a unit of its own, which is wrong where a unit has
             several: it shows what that costs.
 
     Raises:
-        ConfigurationError: no such score or goal, or a rate that cannot be right.
+        ConfigurationError: no such score or goal, or a rate or number that cannot be right.
         InputError: scores that do not fit the data.
     """
+    if draws < 2 or units < 1:
+        raise ConfigurationError(
+            f"{draws} draws of {units} units tell nothing", hint="for example 1000 of 300"
+        )
     measure = score_named(score) if isinstance(score, str) else score
     pool, rows = _pool(data, measure)
     truth = _Truth.of(pool if deployed is None else _pool(deployed, measure)[0])
@@ -179,7 +185,8 @@ class _Truth:
                 "selective-risk": wrong / (right + wrong),
                 "undetected-errors": wrong,
             }[goal]
-        return np.asarray(rate), right + wrong
+        # Where nothing passes, none of what passes is wrong.
+        return np.nan_to_num(rate, nan=0.0), right + wrong
 
 
 def _guarantee(
@@ -188,6 +195,8 @@ def _guarantee(
     found = ~np.isnan(values)
     rates, passed = truth.rates(goal, values[found])
     count = int(found.sum())
+    every = np.zeros(len(values))
+    every[found] = rates
     most = None
     if delta is not None:
         from scipy.stats import binom
@@ -201,7 +210,8 @@ def _guarantee(
         draws=len(values),
         refused=len(values) - count,
         mean_rate=float(rates.mean()) if count else math.nan,
-        standard_error=float(rates.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,
+        mean_of_all=float(every.mean()),
+        standard_error=float(every.std(ddof=1) / math.sqrt(len(values))),
         violations=int((rates > alpha).sum()),
         most_violations=most,
         pass_rate=float(passed.mean()) if count else math.nan,

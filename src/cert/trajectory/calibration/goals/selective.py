@@ -69,7 +69,7 @@ def selective_risk(
     draw = np.random.default_rng(seed)
     seeds = [int(one) for one in draw.integers(2**32, size=2)]
     tested = answers.n_units - round(answers.n_units * TUNING_SHARE)
-    if tested < least:
+    if tested < least or tested == answers.n_units:
         why = f"the tests need {least} units, and of {answers.n_units} there are {tested} left for them"
         raise _refused(answers, alpha, float(failing), why)
     tuning, testing = split_units(answers.units, (TUNING_SHARE, 1 - TUNING_SHARE), seeds[0])
