@@ -39,7 +39,7 @@ from cert.trajectory.calibration.splits import one_per_unit
 __all__ = ["calibrate"]
 
 _PACKAGES: Final = ("numpy", "scipy", "scikit-learn")
-_LARGEST_SEED: Final = 2**53
+_LARGEST_SEED: Final = 2**53 - 1
 
 
 def calibrate(
@@ -84,7 +84,7 @@ def calibrate(
         DependencyMissingError: a package of the extra ``calibration`` is missing.
     """
     if not 0 <= seed <= _LARGEST_SEED:
-        raise ConfigurationError(f"seed must be in [0, 2**53], not {seed}")
+        raise ConfigurationError(f"seed must be in [0, 2**53), not {seed}")
     choosing = isinstance(score, str) and score in CHOSEN
     groups = group_names(data) if by_group else None
     parts = parts_of(

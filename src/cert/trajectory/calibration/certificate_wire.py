@@ -13,7 +13,7 @@ from cert.trajectory.calibration.labelled import Conditions
 
 __all__ = ["CertificateJson"]
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 _Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 _Inside = Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
@@ -151,7 +151,7 @@ class CertificateJson(_Strict):
     not_measured: _Count
     data: _DataJson
     split: dict[_Name, _ShareJson]
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
     versions: dict[_Name, _Text]
     achieved: _AchievedJson | None
     score_quantiles: _ScoreQuantilesJson

@@ -26,7 +26,7 @@ def canonical(content: Mapping[str, Any]) -> bytes:
     """Return the one form of JSON data that hashes and signatures are of (RFC 8785).
 
     Raises:
-        InputError: it holds what JSON cannot say alike everywhere: a whole number above 2^53, a lone
+        InputError: it holds what JSON cannot say alike everywhere: a whole number of 2^53 or more, a lone
             surrogate, a number that is not finite.
         DependencyMissingError: without the package rfc8785.
     """
