@@ -27,10 +27,10 @@ __all__ = [
 REPLICATES: Final = 1000
 LEAST_REPLICATES: Final = 200
 LEVEL: Final = 0.95
-# Units of the rarer kind: with fewer than the first an interval means nothing, with fewer than the second it
-# is too narrow. Measured: docs/reference/evaluation.md.
+# Units that an interval rests on: with fewer than the first it means nothing, with fewer than the second it
+# may be too narrow. Measured: docs/reference/evaluation.md.
 FEWEST_UNITS: Final = 5
-FEW_UNITS: Final = 20
+FEW_UNITS: Final = 10
 _LARGEST_CHUNK: Final = 50
 _CHUNK_BYTES: Final = 2**24
 _MOST_LOST: Final = 0.02
@@ -127,7 +127,7 @@ def estimate(value: float, drawn: Floats, n: int, rarer: int) -> Estimate:
     low, high = np.quantile(kept, [tail, 1 - tail])
     if low == high:
         return Estimate(value, None, None, n, "every draw of units gives the same: no interval")
-    note = f"rests on {rarer} units: the interval is too narrow" if rarer < FEW_UNITS else ""
+    note = f"rests on {rarer} units: the interval may be too narrow" if rarer < FEW_UNITS else ""
     return Estimate(value, float(low), float(high), n, note)
 
 

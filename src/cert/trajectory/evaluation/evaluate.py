@@ -23,6 +23,8 @@ from cert.trajectory.evaluation.ranks import Flags, Floats, Ranking
 from cert.trajectory.evaluation.shares import clustered_share, rank_correlation
 from cert.trajectory.evaluation.tally import RANK_BLOCKS, Tally, difference, draw, measures
 from cert.trajectory.evaluation.types import (
+    BASELINE,
+    COMBINER,
     CombinerEvaluation,
     EvaluationReport,
     ProbabilityEvaluation,
@@ -32,10 +34,8 @@ from cert.trajectory.evaluation.types import (
 if TYPE_CHECKING:
     from cert.trajectory.calibration.combiner_fit import CombinerFit
 
-__all__ = ["BASELINE", "COMBINER", "evaluate_scores"]
+__all__ = ["evaluate_scores"]
 
-BASELINE: Final = "msp"
-COMBINER: Final = "combiner"
 _STRATA: Final = 4
 
 

@@ -111,7 +111,7 @@ def average_precision_of(counts: Counts) -> Floats:
     found = np.cumsum(bad, axis=1)
     flagged = np.cumsum(counts.size[:, ::-1], axis=1)
     gained = bad * found / np.maximum(flagged, np.finfo(float).tiny)
-    return _ratio(gained.sum(axis=1), found[:, -1])
+    return _ratio(gained.sum(axis=1), bad.sum(axis=1))
 
 
 def aurc_of(counts: Counts) -> Floats:
@@ -147,7 +147,7 @@ def _mean_risk(counts: Counts, max_rejection: float) -> Floats:
     """
     size = counts.size
     last = np.cumsum(size, axis=1)
-    total = last[:, -1:]
+    total = size.sum(axis=1, keepdims=True)
     rejected = np.floor(max_rejection * total)
     before, missed = last - size, np.cumsum(counts.bad, axis=1) - counts.bad
     share = counts.bad / np.maximum(size, 1.0)

@@ -14,11 +14,13 @@ from cert.trajectory.evaluation.curves import Curves
 from cert.trajectory.evaluation.probabilities import ReliabilityBin
 
 __all__ = [
-    "SCHEMA_VERSION", "CombinerEvaluation", "EvaluationReport", "GroupEvaluation", "ProbabilityEvaluation",
-    "ScoreEvaluation",
+    "BASELINE", "COMBINER", "SCHEMA_VERSION", "CombinerEvaluation", "EvaluationReport", "GroupEvaluation",
+    "ProbabilityEvaluation", "ScoreEvaluation",
 ]  # fmt: skip
 
 SCHEMA_VERSION: Final = 1
+BASELINE: Final = "msp"
+COMBINER: Final = "combiner"
 
 
 @dataclass(frozen=True, slots=True)
