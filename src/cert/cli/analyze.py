@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cert.cli.console import generation_progress
-from cert.cli.gate_options import GateOptions
+from cert.cli.gate_options import EarlyStop, GateOptions
 from cert.cli.given_text import PromptFile, given_text
 from cert.cli.model_options import Chat, MeasureOptions, ModelOptions, SamplingOptions, Timeout
 from cert.cli.option_groups import grouped
@@ -23,6 +23,7 @@ def analyze(
     file: PromptFile = None,
     chat: Chat = False,
     timeout: Timeout = None,
+    early_stop: EarlyStop = False,
     *,
     sampling: SamplingOptions,
     measure: MeasureOptions,
@@ -32,7 +33,8 @@ def analyze(
 ) -> None:
     """Generate from a prompt and say, token by token, how sure the model was.
 
-    When the time of --timeout is over, what was measured so far is printed, with exit code 3.
+    When the time of --timeout is over, what was measured so far is printed, with exit code 3. What
+    --early-stop ended has failed the gate, and its text is a part of an answer.
 
     Exit codes: 0 passed the gate, 1 failed it, 2 bad usage or input, 3 could not run, 4 undecided or not
     measured.
@@ -41,9 +43,11 @@ def analyze(
 
     text = given_text(prompt, file)
     result.check(file)
+    decides = gate.made(measure)
+    gate.refuse_no_alarm(decides, early_stop=early_stop)
     with (
         result.even_if_late(),
-        model.monitor(measure.config(sampling), gate.made(measure)) as monitor,
+        model.monitor(measure.config(sampling), decides) as monitor,
         generation_progress("generating", sampling.max_new_tokens) as on_step,
     ):
         analysis = monitor.analyze(
@@ -52,6 +56,7 @@ def analyze(
             timeout=timeout,
             on_step=on_step,
             group=gate.gate_group,
+            early_stop=early_stop,
         )
     result.give(analysis)
     exit_with(EXIT_CODES[analysis.verdict])

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from cert.cli.model_options import MeasureOptions
     from cert.trajectory.calibration.gate import CalibratedGate
 
-__all__ = ["GateOptions"]
+__all__ = ["EarlyStop", "GateOptions"]
+
+EarlyStop = Annotated[
+    bool,
+    typer.Option(
+        "--early-stop",
+        help="End the generation at the alarm of a certificate for the goal streaming.",
+        rich_help_panel="Calibrated gate",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,17 @@ class GateOptions:
             stated=Conditions(template=self.gate_template),
             waive=tuple(self.gate_waive or ()),
         )
+
+    def refuse_no_alarm(self, made: CalibratedGate | None, *, early_stop: bool) -> None:
+        """Refuse an early stop for which there is no alarm, before a model is loaded for it.
+
+        Raises:
+            ConfigurationError: there is no certificate, or it is for another goal.
+        """
+        if early_stop:
+            from cert.trajectory.calibration.alarm import alarm_of
+
+            alarm_of(made, self.gate_group)
 
     def settings(self, made: CalibratedGate | None) -> dict[str, Any]:
         """Return what of a batch's settings decides its verdicts; nothing without a gate."""

@@ -82,11 +82,10 @@ def needs_marks(console: Console) -> bool:
 
 def analysis_view(analysis: TrajectoryAnalysis, *, marked: bool = False) -> RenderableType:
     """Return everything that a person wants to see of one analysis."""
-    given = analysis.generation.finish_reason == "given"
     return Group(
         Panel(
             token_text(analysis, marked=marked),
-            title="scored text" if given else "generated text",
+            title=_title(analysis),
             title_align="left",
             subtitle=legend(marked=marked),
             padding=(0, 1),
@@ -100,9 +99,26 @@ def verdict_lines(analysis: TrajectoryAnalysis) -> list[Text]:
     """Return the verdict and its reasons."""
     return [
         Text.assemble(verdict_text(analysis), "  ", _profile(analysis)),
+        *(Text(line, "bold") for line in _stopped(analysis)),
         *(Text(f"  · {printable(reason)}") for reason in analysis.decision.reasons),
         *(Text(f"  · {printable(note)}", "dim") for note in _notes(analysis)),
     ]
+
+
+def _title(analysis: TrajectoryAnalysis) -> str:
+    if analysis.early_stop is not None:
+        return "a part of the answer: stopped at the alarm"
+    return "scored text" if analysis.generation.finish_reason == "given" else "generated text"
+
+
+def _stopped(analysis: TrajectoryAnalysis) -> tuple[str, ...]:
+    stop = analysis.early_stop
+    if stop is None:
+        return ()
+    return (
+        f"  stopped early: alarm at token {stop.alarm_at}, {stop.delay} tokens after it, "
+        f"at most {stop.saved_at_most} saved; this is not the whole answer",
+    )
 
 
 def verdict_text(analysis: TrajectoryAnalysis) -> Text:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cert.cli.console import results
-from cert.cli.gate_options import GateOptions
+from cert.cli.gate_options import EarlyStop, GateOptions
 from cert.cli.given_text import PromptFile, given_text
 from cert.cli.interrupt import stopped_by_ctrl_c
 from cert.cli.model_options import Chat, MeasureOptions, ModelOptions, SamplingOptions, Timeout
@@ -31,6 +31,7 @@ def watch(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a token, then the analysis as one.")
     ] = False,
+    early_stop: EarlyStop = False,
     *,
     sampling: SamplingOptions,
     measure: MeasureOptions,
@@ -39,7 +40,8 @@ def watch(
 ) -> None:
     """Generate from a prompt and show each token as it comes, with how sure the model was.
 
-    Ctrl-C stops the generation and shows what there is. In a pipe there is one line a token.
+    Ctrl-C stops the generation and shows what there is. In a pipe there is one line a token. What
+    --early-stop ended has failed the gate, and its text is a part of an answer.
 
     Exit codes: 0 passed the gate, 1 failed it, 2 bad usage or input, 3 could not run, 4 undecided or not
     measured, 130 stopped by Ctrl-C.
@@ -49,10 +51,13 @@ def watch(
 
     text = given_text(prompt, file)
     asked = [Message("user", text)] if chat else text
+    decides = gate.made(measure)
+    gate.refuse_no_alarm(decides, early_stop=early_stop)
+    options: dict[str, Any] = {"seed": sampling.seed, "group": gate.gate_group, "early_stop": early_stop}
     with (
         results() as out,
-        model.monitor(measure.config(sampling), gate.made(measure)) as monitor,
-        monitor.stream(asked, timeout=timeout, seed=sampling.seed, group=gate.gate_group) as stream,
+        model.monitor(measure.config(sampling), decides) as monitor,
+        monitor.stream(asked, timeout=timeout, **options) as stream,
         stopped_by_ctrl_c(stream.stop) as interrupt,
     ):
         try:

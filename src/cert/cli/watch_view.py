@@ -61,7 +61,8 @@ class _JsonView:
         measured.pop("token", None)  # it is the text
         for bound in ("entropy_lower", "entropy_upper"):
             measured[bound] = json_number(getattr(token, bound))
-        self._line({"kind": "token", "token_id": token.token_id, "text": token.text, **measured})
+        alarm = {} if token.alarm is None else {"alarm": token.alarm}
+        self._line({"kind": "token", "token_id": token.token_id, "text": token.text, **alarm, **measured})
 
     def end(self, analysis: TrajectoryAnalysis) -> None:
         self._line(analysis.to_dict())

@@ -102,10 +102,9 @@ class CertifiedBy:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """That its promise is void, if so, and what it depends on and nobody compared."""
+        """What its promise depends on and nobody compared."""
         lists = (("conditions not checked", self.unchecked), ("conditions waived", self.waived))
-        notes = tuple(f"{what}: {', '.join(names)}" for what, names in lists if names)
-        return notes if self.void is None else (self.void, *notes)
+        return tuple(f"{what}: {', '.join(names)}" for what, names in lists if names)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""

@@ -207,7 +207,7 @@ def test_a_server_is_told_to_stop(gate_at):
         token = 6
         gate = gate_at(float(path[token - 1]))
         with HamiltonianMonitor(name, preload=True, gate=gate) as monitor:
-            stopped = monitor.analyze(*asked, max_new_tokens=400, early_stop=True)
+            stopped: Any = monitor.analyze(*asked, max_new_tokens=400, early_stop=True)
     assert plain.generation_steps == 400
     assert stopped.generation.finish_reason == "early_stop"
     assert (stopped.verdict, stopped.early_stop.alarm_at) == ("fail", token)

@@ -133,7 +133,8 @@ def test_a_promise_that_is_kept_at_its_very_edge_is_void_as_seldom_as_stated():
         events = rng.random(labels) < alpha
         counts = np.cumsum(events)
         void += any(
-            log_capital(int(counts[t]), t + 1, alpha) >= -math.log(level) for t in np.flatnonzero(events)
+            log_capital(int(counts[t]), t + 1, alpha) >= -math.log(level)
+            for t in np.flatnonzero(events).tolist()
         )
     assert void <= at_most(runs, level)
 
@@ -258,7 +259,7 @@ def test_what_a_stopped_run_tells_is_enough(labelled):
     alarms = 0
     for seed in range(40):
         gate = calibrated(labelled, "streaming", seed)
-        threshold = gate.threshold_of()
+        threshold: Any = gate.threshold_of()
         watch = GateWatch(gate, hub=EventHub(), shift_level=0.2, seed=seed)
         assert watch.status.watched
         rng = np.random.default_rng(1000 + seed)
@@ -347,11 +348,13 @@ def test_threads_lose_no_score_and_no_label(gates):
 
 def test_what_cannot_be_watched_is_said(gates, labelled):
     """Levels that are none, labels that are no truth values, and certificates with nothing to compare."""
-    for options in ({"shift_level": 0.0}, {"risk_level": 1.0}, {"risk_level": math.nan}):
+    wrong: Any = ({"shift_level": 0.0}, {"risk_level": 1.0}, {"risk_level": math.nan})
+    for options in wrong:
         with pytest.raises(ConfigurationError):
             GateWatch(gates["misses"], **options)
     watch = GateWatch(gates["misses"], hub=EventHub())
-    for label in (1, None, "yes", np.bool_(True)):
+    labels: Any = (1, None, "yes", np.bool_(True))
+    for label in labels:
         with pytest.raises(InputError, match="True or False"):
             watch.observe_label(0.0, label)
     c = gates["misses"].certificate

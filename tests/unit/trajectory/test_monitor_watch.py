@@ -38,7 +38,10 @@ def refute(monitor):
 
 def test_each_live_answer_is_seen_once_however_it_is_asked_for(monitor):
     """A watch that somebody has to feed by hand is not fed."""
-    seen = lambda: monitor.gate_watch.status.seen  # noqa: E731
+
+    def seen():
+        return monitor.gate_watch.status.seen
+
     monitor.analyze(PROMPT)
     monitor.analyze(PROMPT)  # from the cache: no new answer
     assert seen() == 1
@@ -55,7 +58,7 @@ def test_answers_that_depend_on_each_other_or_on_nobody_are_not_watched(backend,
     from cert.trajectory.calibration.calibrate import calibrate
 
     gate = calibrate(labelled([5.0] * 60), goal="false-flags", alpha=0.05)
-    monitor = HamiltonianMonitor(backend=backend, gate=gate, hub=EventHub())
+    monitor: Any = HamiltonianMonitor(backend=backend, gate=gate, hub=EventHub())
     monitor.analyze_samples(PROMPT, 3, seed=1, max_new_tokens=4)
     asyncio.run(monitor.analyze_samples_async(PROMPT, 2, seed=5, max_new_tokens=4))
     assert monitor.gate_watch.status.seen == 0
@@ -77,7 +80,7 @@ def test_no_verdict_reads_as_of_a_promise_that_is_void(monitor):
         decision: Any = analysis.decision
         assert (decision.verdict, decision.calibrated) == ("pass", False)
         assert decision.reasons[0] == decision.certificate.void == monitor.gate_watch.void
-        assert "is void" in decision.certificate.notes[0]
+        assert "is void" in decision.reasons[0]
         gate = analysis.to_dict()["gate"]
         assert (gate["calibrated"], gate["certificate"]["void"]) == (False, monitor.gate_watch.void)
     assert before.decision.calibrated  # what was said stays as it was said
@@ -109,7 +112,7 @@ def test_labels_come_with_the_analysis_or_with_its_score(monitor):
 def test_a_watch_goes_on_where_the_last_process_ended(backend, gate_at, tmp_path):
     """Void must not become sound by a restart; metrics learn it at once."""
     gate = gate_at(1e6, goal="false-flags")
-    first = HamiltonianMonitor(backend=backend, gate=gate, hub=EventHub())
+    first: Any = HamiltonianMonitor(backend=backend, gate=gate, hub=EventHub())
     refute(first)
     file, hub = first.gate_watch.save(tmp_path / "watch.json"), EventHub()
     with captured_events(hub) as events:

@@ -77,7 +77,7 @@ def section(analysis: TrajectoryAnalysis, position: int) -> dict[str, Any]:
         "size": "short" if len(g.text) <= _SHORT else "long",
         "flagged": any(check.outcome == "fail" and check.token is not None for check in decision.checks),
         "stop": _stop(analysis),
-        "ending": _ENDINGS[g.finish_reason],
+        "ending": _ending(analysis),
         "charts": charts(analysis),
         "signal_groups": signal_groups(analysis.signals, analysis.config),
         "facts": _facts(analysis),
@@ -205,11 +205,18 @@ def _facts(analysis: TrajectoryAnalysis) -> list[tuple[str, str]]:
         ("Seed", seed),
         ("Prompt", unknown if g.prompt_tokens is None else f"{g.prompt_tokens:,} tokens"),
         ("Generated", f"{analysis.generation_steps:,} tokens"),
-        ("Ended", _ENDINGS[g.finish_reason]),
+        ("Ended", _ending(analysis)),
         ("Duration", unknown if g.duration_s is None else f"{g.duration_s:.3g} s"),
         ("CERT", __version__),
         ("Created", analysis.created_at),
     ]
+
+
+def _ending(analysis: TrajectoryAnalysis) -> str:
+    stop = analysis.early_stop
+    if stop is None:
+        return _ENDINGS[analysis.generation.finish_reason]
+    return f"stopped at the gate's alarm (token {stop.alarm_at}): a part of the answer"
 
 
 def _rows(analysis: TrajectoryAnalysis) -> list[dict[str, Any]]:
