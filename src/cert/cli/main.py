@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from cert._version import __version__
-from cert.cli import analyze, batch, calibrate, config, coordinate, demo, reference, score, watch
+from cert.cli import analyze, batch, calibrate, config, coordinate, demo, evaluate, reference, score, watch
 from cert.cli.console import tolerant_streams
 from cert.cli.logs import logs
 from cert.cli.outcome import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, report_error
@@ -45,6 +45,7 @@ app.command("analyze")(analyze.analyze)
 app.command("score")(score.score)
 app.command("watch")(watch.watch)
 app.command("batch")(batch.batch)
+app.command("evaluate")(evaluate.evaluate)
 app.command("demo")(demo.demo)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(coordinate.app, name="coordinate")
