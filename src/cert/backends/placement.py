@@ -112,7 +112,10 @@ def _constants(holder: Any) -> Iterator[Any]:
     yield from (tensor for key in ("CB", "SCB") if (tensor := getattr(holder, key, None)) is not None)
     state = getattr(holder, "quant_state", None)
     while state is not None:
+        # Packing a weight for the processor takes some of them away.
         yield from (
-            tensor for key in ("absmax", "code", "offset") if (tensor := getattr(state, key)) is not None
+            tensor
+            for key in ("absmax", "code", "offset")
+            if (tensor := getattr(state, key, None)) is not None
         )
-        state = state.state2
+        state = getattr(state, "state2", None)
