@@ -61,8 +61,8 @@ def _scores(report: EvaluationReport) -> Table:
         cells = [
             ranged(one.auroc),
             *(figure(found.value) for found in (one.auprc, one.prr, one.aurc, one.excess_aurc)),
-            figure(honest and honest.ece),
-            figure(honest and honest.brier.value),
+            figure(None if honest is None else honest.ece),
+            figure(None if honest is None else honest.brier.value),
             signed(one.length_correlation, 2),
             f"{one.n:,}",
         ]
@@ -71,10 +71,11 @@ def _scores(report: EvaluationReport) -> Table:
 
 
 def _legend(report: EvaluationReport) -> str:
+    most = f"{100 * report.max_rejection:g} %"
     return (
-        f"  Wrong is what is to be found. PRR with at most {100 * report.max_rejection:g} % rejected. ECE and "
-        f"Brier score of a {report.probabilities} fit on other units. Length: correlation with the number of "
-        f"tokens. Intervals: 95 %, {report.replicates:,} draws of units. –: not measured."
+        f"  Wrong is what is to be found. PRR: at most {most} rejected. ECE, Brier score: of a "
+        f"{report.probabilities} fit on other units. Length: correlation with the number of tokens. "
+        f"Intervals: 95 %, {report.replicates:,} draws of units. –: not measured."
     )
 
 

@@ -210,7 +210,7 @@ def _logistic(x: Floats, wrong: Flags, strength: float) -> tuple[Floats, float]:
     if wrong.all() or not wrong.any():
         raise InfeasibleError("a fold holds right or wrong answers alone", hint="use fewer folds")
     # Few columns and many rows: Newton steps on the normal equations.
-    model = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=200).fit(x, wrong)
+    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-7, max_iter=200).fit(x, wrong)
     return model.coef_[0], float(model.intercept_[0])
 
 

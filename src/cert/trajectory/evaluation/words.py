@@ -75,7 +75,7 @@ def headline(report: EvaluationReport) -> str:
     sure = f"{best.name} tells wrong answers from right ones best: AUROC {ranged(best.auroc)}."
     if best.auroc.low is None:
         return f"{sure} How sure that is could not be measured."
-    if best.auroc.low <= 0.5:
+    if all(one.auroc.low is None or one.auroc.low <= 0.5 for one in report.scores):
         return f"No score is surely better than chance. {sure}"
     return sure
 
