@@ -131,6 +131,8 @@ def test_the_same_calibration_has_the_same_id_on_another_day(tmp_path):
     assert today.id == tomorrow.id
     assert today.checksum != tomorrow.checksum
     assert made(alpha=0.05, seed=8).id != today.id
+    with pytest.raises(InputError, match="damaged or edited"):
+        Certificate.of_dict(today.to_dict() | {"created_at": tomorrow.created_at})
 
 
 def test_a_saved_certificate_is_loaded_signed_or_not(tmp_path, keys):
