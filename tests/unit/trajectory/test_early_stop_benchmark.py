@@ -16,7 +16,8 @@ def benchmark():
     sys.path.insert(0, str(folder))
     try:
         spec = importlib.util.spec_from_file_location("early_stop_benchmark", folder / "early_stop.py")
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
