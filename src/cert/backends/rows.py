@@ -29,6 +29,7 @@ class Row:
         encode_s: seconds that encoding the prompt took.
         told: steps that the listeners have heard of. A batch that is begun anew, since memory ran out,
             takes the same steps again and tells only the later ones.
+        at: steps taken in the attempt in hand.
         raised: what a listener raised, which ends the row in a batch that is begun anew as well.
     """
 
@@ -42,6 +43,7 @@ class Row:
     future: Future[Generation] = field(default_factory=Future)
     queued_at: float = field(default_factory=time.perf_counter)
     told: int = 0
+    at: int = 0
     raised: BaseException | None = None
 
     @property
@@ -52,7 +54,9 @@ class Row:
     @property
     def ending(self) -> Ending | None:
         """Why it has to end now."""
-        return self.control.ending
+        ending = self.control.ending
+        # Where a batch is begun anew, what there was of an answer that was stopped has to come again first.
+        return None if ending == "early_stop" and self.at < self.told else ending
 
     @property
     def listens(self) -> bool:
@@ -77,8 +81,12 @@ class Row:
             return
         if not self.listens:  # else the decoder keeps what may have to be compared
             self.decoder.ids.append(token_id)
-        if self.control.follower.take(values):
-            self.control.stop()
+        try:
+            if self.control.follower.take(values):
+                self.control.stop()
+        except BaseException as error:
+            self.raised = error
+            raise
 
     def tell(self, count: int, floats: NDArray[Any] | None, ids: NDArray[Any] | None, width: int) -> None:
         """Tell the listeners of step number ``count``, counted from 1.
@@ -87,6 +95,7 @@ class Row:
             GenerationError: a batch that was begun anew does not repeat the tokens that were told already.
             BaseException: what a listener raised.
         """
+        self.at = count
         if self.raised is not None:
             raise self.raised
         if count <= self.told:

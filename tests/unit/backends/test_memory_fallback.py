@@ -138,6 +138,59 @@ def test_each_listener_hears_each_step_once_though_the_batch_began_anew(backend,
     assert ["".join(told) for told in pieces] == [generation.text for generation in generations]
 
 
+class StopAt:
+    """A follower that ends a generation at a token."""
+
+    def __init__(self, token):
+        self.token = token
+        self.seen = 0
+
+    def take(self, values):
+        assert len(values) > 3
+        self.seen += 1
+        return self.seen > self.token
+
+    def update(self, steps):
+        raise AssertionError("tokens of this process come one by one, as plain numbers")
+
+
+def test_an_answer_that_was_stopped_keeps_its_tokens_though_the_batch_began_anew(
+    backend, random_model, monkeypatch
+):
+    """Its alarm names a token; an answer that is shorter than that would be nonsense."""
+    whole = [generation.steps.token_ids.tolist() for generation in backend.generate_batch(requests())]
+    followers = [StopAt(token) for token in (2, 7, 99, 0, 3)]
+    rows = [
+        backend._row(request, Control(follower=follower))
+        for request, follower in zip(requests(), followers, strict=True)
+    ]
+    out_of_memory_above(monkeypatch, random_model, 2, at_step=5)
+    backend._enqueue(rows)
+    stopped = [row.future.result(timeout=60) for row in rows]
+    lengths = [3, 8, 12, 1, 4]
+    assert [one.steps.token_ids.tolist() for one in stopped] == [
+        ids[:length] for ids, length in zip(whole, lengths, strict=True)
+    ]
+    assert [one.finish_reason for one in stopped] == [
+        "early_stop", "early_stop", "length", "early_stop", "early_stop",
+    ]  # fmt: skip
+    assert [follower.seen for follower in followers] == lengths
+
+
+def test_a_follower_that_fails_ends_its_own_row_alone(backend):
+    """One caller's defect is not its neighbours'."""
+
+    class Broken(StopAt):
+        def take(self, values):
+            raise ZeroDivisionError
+
+    rows = [backend._row(r, Control()) for r in requests()]
+    rows[1] = backend._row(requests()[1], Control(follower=Broken(3)))
+    backend._enqueue(rows)
+    assert isinstance(rows[1].future.exception(timeout=60), ZeroDivisionError)
+    assert all(len(rows[place].future.result(timeout=60).steps) == 12 for place in (0, 2, 3, 4))
+
+
 def test_what_a_listener_raised_before_memory_ended_still_ends_its_row(backend, random_model, monkeypatch):
     """Its caller said no; a second attempt is no reason to go on."""
     heard = []
