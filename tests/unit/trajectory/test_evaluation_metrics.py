@@ -20,7 +20,7 @@ from cert.trajectory.evaluation.metrics import (
     prr,
     prr_of,
 )
-from cert.trajectory.evaluation.ranks import Ranking
+from cert.trajectory.evaluation.ranks import Packed, Ranking
 from cert.trajectory.evaluation.shares import rank_correlation
 
 INFINITE = st.sampled_from([-np.inf, np.inf])
@@ -186,6 +186,17 @@ def test_many_weightings_at_once_give_what_one_by_one_gives():
     for row, found, ratio in zip(weights, auroc_of(counts), prr_of(counts), strict=True):
         assert found == pytest.approx(auroc(score, wrong, row))
         assert ratio == pytest.approx(prr(score, wrong, row))
+
+
+@given(st.integers(1, 23), st.integers(0, 30), st.integers(0, 12), st.integers(0, 2**32))
+def test_packed_weightings_count_exactly_what_single_ones_count(rows, n, largest, seed):
+    """Otherwise intervals of large data would be wrong by carries that nobody sees."""
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(0, 10**largest + 1, (rows, n)).astype(float)
+    ranking = Ranking.of(rng.integers(0, 5, n).astype(float), rng.random(n) < 0.5)
+    one, many = ranking.counts(weights), ranking.counts(Packed.of(weights))
+    assert np.array_equal(one.bad, many.bad)
+    assert np.array_equal(one.good, many.good)
 
 
 @given(ROWS)

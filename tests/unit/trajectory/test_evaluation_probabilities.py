@@ -59,6 +59,8 @@ def test_bins_of_different_probabilities_have_equal_mass():
     """Otherwise it would not be the error over bins of equal mass."""
     p = np.random.default_rng(0).permutation(np.linspace(0, 1, 600))
     assert np.bincount(mass_bins(p, 15)).tolist() == [40] * 15
+    # Nine equal ones of ten have their middle in the upper half.
+    assert mass_bins(np.array([0.0] + [1.0] * 9), 2).tolist() == [0] + [1] * 9
 
 
 def test_calibration_error_of_known_cases():

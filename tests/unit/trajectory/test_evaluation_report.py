@@ -17,6 +17,7 @@ from cert.signals import GenerationSignals
 from cert.trajectory.calibration.labelled import LabelledData
 from cert.trajectory.calibration.scores import SCORES
 from cert.trajectory.evaluation import evaluate_scores, tally
+from cert.trajectory.evaluation.bootstrap import clustered_auroc
 from cert.trajectory.evaluation.cautions import cautions
 from cert.trajectory.evaluation.metrics import prr
 from cert.trajectory.evaluation.report import render_evaluation
@@ -79,6 +80,14 @@ def test_figures_are_those_of_the_data(data, report):
         assert one.auroc.value == pytest.approx(roc_auc_score(wrong, score))
         assert one.prr.value == pytest.approx(prr(score, wrong, max_rejection=report.max_rejection))
         assert one.auroc.low < one.auroc.value < one.auroc.high
+
+
+def test_intervals_are_those_of_the_clustered_bootstrap(data, report):
+    """Otherwise the report would have intervals that no test has looked at."""
+    score = SCORES["mean_surprisal"].column_of(data.columns)
+    alone = clustered_auroc(score, ~data.correct, data.units, 3, replicates=200)
+    found = {one.name: one for one in report.scores}["mean_surprisal"].auroc
+    assert found == alone
 
 
 def test_infinite_scores_count_and_nan_is_counted(report):

@@ -15,7 +15,7 @@ from cert.trajectory.evaluation.metrics import (
     excess_aurc_of,
     prr_of,
 )
-from cert.trajectory.evaluation.ranks import Counts, Flags, Floats, Ranking
+from cert.trajectory.evaluation.ranks import Counts, Flags, Floats, Packed, Ranking
 
 __all__ = ["RANK_BLOCKS", "Measure", "Tally", "difference", "draw", "measures"]
 
@@ -57,9 +57,9 @@ class Tally:
         self._shift = {name: self.value[name] - float(of(merged)[0]) for name, of in wanted.items()}
         self._drawn: dict[str, list[Floats]] = {name: [] for name in wanted}
 
-    def add(self, weights: Floats) -> None:
-        """Take draws: how often each of the n answers counts, (R, n)."""
-        counts = self.coarse.counts(weights if self._all else weights[:, self.kept])
+    def add(self, weights: Packed) -> None:
+        """Take draws: how often each of the n answers counts."""
+        counts = self.coarse.counts(weights if self._all else weights.take(self.kept))
         for name, of in self._wanted.items():
             self._drawn[name].append(of(counts) + self._shift[name])
 
@@ -102,8 +102,9 @@ def draw(tallies: Sequence[Tally], loss: Floats, resampling: Resampling) -> Floa
     whole = bool(measured.all())
     means = []
     for weights in resampling.weights():
+        packed = Packed.of(weights)
         for tally in tallies:
-            tally.add(weights)
+            tally.add(packed)
         held = weights.sum(axis=1, keepdims=True) if whole else weights @ there
         with np.errstate(invalid="ignore"):
             means.append(weights @ filled / held)
