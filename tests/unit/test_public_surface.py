@@ -66,6 +66,8 @@ SURFACE = {
         "load_model_for_monitoring",
         "unload_model",
     ],
+    "cert.trajectory.evaluation": ["Estimate", "EvaluationReport", "ScoreEvaluation", "evaluate_scores"],
+    "cert.trajectory.evaluation.report": ["render_evaluation"],
     "cert.observability": [],
     "cert.testing": [
         "Account", "CapturedEvents", "FakeClock", "FaultServer", "RecordedRequest", "Reply", "Token",
