@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +12,7 @@ from rich.text import Text
 from cert.cli.view import printable
 
 if TYPE_CHECKING:
-    from cert.trajectory.evaluation import EvaluationReport
+    from cert.trajectory.evaluation import EvaluationReport, ScoreEvaluation
 
 __all__ = ["evaluation_lines"]
 
@@ -25,7 +25,7 @@ def evaluation_lines(report: EvaluationReport) -> RenderableType:
     parts: list[RenderableType] = [
         Text(printable(headline(report)), "bold"),
         Text(f"  {_answers(report)}"),
-        Padding(_scores(report), (1, 0, 0, 2)),
+        Padding(_Scores(report), (1, 0, 0, 2)),
         Text(_legend(report), "dim"),
         Padding(_probabilities(report), (1, 0, 1, 2)),
     ]
@@ -52,22 +52,48 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _scores(report: EvaluationReport) -> Table:
-    from cert.trajectory.evaluation.words import figure, ordered, ranged, signed
+# A score's row in full, and what a narrow terminal has room for beside whole names and intervals.
+_FULL = ("AUROC", "AUPRC", "PRR", "AURC", "E-AURC", "ECE", "Brier", "length", "n")
+_NARROW = ("AUROC", "PRR", "AURC", "length")
+_FULL_WIDTH = 116
 
-    table = _table("score", "AUROC", "AUPRC", "PRR", "AURC", "E-AURC", "ECE", "Brier", "length", "n")
-    for one in ordered(report):
-        honest = one.probability
-        cells = [
-            ranged(one.auroc),
-            *(figure(found.value) for found in (one.auprc, one.prr, one.aurc, one.excess_aurc)),
-            figure(None if honest is None else honest.ece),
-            figure(None if honest is None else honest.brier.value),
-            signed(one.length_correlation, 2),
-            f"{one.n:,}",
-        ]
-        table.add_row(printable(one.name), *("–" if cell == "not measured" else cell for cell in cells))
-    return table
+
+class _Scores:
+    """The table of all scores; ``--json`` and ``--html`` have every column whatever the width."""
+
+    def __init__(self, report: EvaluationReport) -> None:
+        self._report = report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from cert.trajectory.evaluation.words import ordered
+
+        columns = _FULL if options.max_width >= _FULL_WIDTH else _NARROW
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("score", no_wrap=True)
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        for one in ordered(self._report):
+            found = _row(one)
+            cells = ("–" if found[name] == "not measured" else found[name] for name in columns)
+            table.add_row(printable(one.name), *cells)
+        yield table
+
+
+def _row(one: ScoreEvaluation) -> dict[str, str]:
+    from cert.trajectory.evaluation.words import figure, ranged, signed
+
+    honest = one.probability
+    return {
+        "AUROC": ranged(one.auroc),
+        "AUPRC": figure(one.auprc.value),
+        "PRR": figure(one.prr.value),
+        "AURC": figure(one.aurc.value),
+        "E-AURC": figure(one.excess_aurc.value),
+        "ECE": figure(None if honest is None else honest.ece),
+        "Brier": figure(None if honest is None else honest.brier.value),
+        "length": signed(one.length_correlation, 2),
+        "n": f"{one.n:,}",
+    }
 
 
 def _legend(report: EvaluationReport) -> str:
