@@ -86,3 +86,11 @@ def test_a_part_keeps_the_rows_together():
     assert part.correct.tolist() == [False, True]
     assert part.columns["mean_surprisal"].tolist() == [0.2, 0.3]
     assert (part.n_units, list(part.groups)) == (2, ["y", "z"])
+
+
+@pytest.mark.parametrize("nothing", [[], np.zeros(3, dtype=bool)])
+def test_nothing_can_be_taken(nothing) -> None:
+    """An empty part is a part: whoever splits must not crash on it."""
+    part = data().take(nothing)
+    assert len(part) == 0
+    assert part.n_units == 0

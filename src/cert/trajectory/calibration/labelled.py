@@ -93,7 +93,8 @@ class LabelledData:
 
     def take(self, chosen: NDArray[Any] | Sequence[int]) -> Self:
         """Return the chosen answers: indices, or a mask of shape (n,)."""
-        places = np.arange(len(self))[np.asarray(chosen)]
+        picked = np.asarray(chosen)
+        places = np.arange(len(self))[picked if picked.size else picked.astype(np.int64)]
         return replace(
             self,
             ids=tuple(self.ids[place] for place in places.tolist()),
