@@ -12,18 +12,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from cert.core.environment import Problem, Reading, find_values, problems_of, setting, variables_of
+from cert.core.config_services import GatewaySettings, JobSettings, ServiceSettings
+from cert.core.environment import (
+    Problem,
+    Reading,
+    SettingsGroup,
+    find_values,
+    problems_of,
+    setting,
+    variables_of,
+)
 from cert.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,11 +36,14 @@ __all__ = [
     "VARIABLES",
     "BreakerSettings",
     "BudgetSettings",
+    "GatewaySettings",
+    "JobSettings",
     "LimitSettings",
     "LoggingSettings",
     "MetricsSettings",
     "ModelSettings",
     "RetrySettings",
+    "ServiceSettings",
     "Settings",
     "SharedSettings",
     "UpstreamSettings",
@@ -56,11 +60,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Dollars = Annotated[Decimal, Field(ge=0, decimal_places=6, max_digits=15)]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, str_strip_whitespace=True)
-
-
-class ModelSettings(_Group):
+class ModelSettings(SettingsGroup):
     """Models that run in this process."""
 
     name: str = setting("reference", "MODEL", "model to watch: a folder, a hub id, or `reference`")
@@ -98,7 +98,7 @@ class ModelSettings(_Group):
         return tuple(name for part in value.split(",") if (name := part.strip()))
 
 
-class LoggingSettings(_Group):
+class LoggingSettings(SettingsGroup):
     """Logs."""
 
     level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = (
@@ -122,14 +122,14 @@ class LoggingSettings(_Group):
         return value
 
 
-class MetricsSettings(_Group):
+class MetricsSettings(SettingsGroup):
     """Metrics for Prometheus."""
 
     enabled: bool = setting(False, "METRICS_ENABLED", "serve metrics: `true` or `false`", "METRICS_ENABLED")
     port: int = setting(9090, "METRICS_PORT", "port that serves them; 0: any", "METRICS_PORT", ge=0, le=65535)
 
 
-class SharedSettings(_Group):
+class SharedSettings(SettingsGroup):
     """What replicas share."""
 
     redis_url: SecretStr | None = setting(
@@ -156,7 +156,7 @@ class SharedSettings(_Group):
 DEFAULT_ANTHROPIC_MODEL = "claude-sonnet-5-5"
 
 
-class UpstreamSettings(_Group):
+class UpstreamSettings(SettingsGroup):
     """Servers that we call."""
 
     anthropic_api_key: SecretStr | None = setting(
@@ -170,7 +170,7 @@ class UpstreamSettings(_Group):
     )
 
 
-class LimitSettings(_Group):
+class LimitSettings(SettingsGroup):
     """Our own rate limits."""
 
     requests_per_minute: int = setting(
@@ -181,7 +181,7 @@ class LimitSettings(_Group):
     )
 
 
-class BudgetSettings(_Group):
+class BudgetSettings(SettingsGroup):
     """Our own limits on dollars."""
 
     per_hour: Dollars = setting(
@@ -190,7 +190,7 @@ class BudgetSettings(_Group):
     total: Dollars | None = setting(None, "MAX_COST_TOTAL", "dollars in all; not set: no limit")
 
 
-class RetrySettings(_Group):
+class RetrySettings(SettingsGroup):
     """How often and how long a call is tried."""
 
     attempts: int = setting(6, "RETRY_ATTEMPTS", "attempts in all", ge=1)
@@ -205,7 +205,7 @@ class RetrySettings(_Group):
         return RetryPolicy(**self.model_dump())
 
 
-class BreakerSettings(_Group):
+class BreakerSettings(SettingsGroup):
     """When calls to a failing server stop."""
 
     failure_rate: float = setting(
@@ -239,6 +239,9 @@ class Settings(BaseSettings):
     budget: BudgetSettings = BudgetSettings()
     retry: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
+    service: ServiceSettings = ServiceSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    jobs: JobSettings = JobSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from cert.core.errors import ConfigurationError
 
@@ -24,6 +24,7 @@ __all__ = [
     "Problem",
     "Reading",
     "Secrecy",
+    "SettingsGroup",
     "Variable",
     "as_json",
     "as_text",
@@ -39,6 +40,12 @@ Secrecy: TypeAlias = Literal["open", "secret", "url"]
 
 # What Kubernetes puts into every container for a service whose name starts with "cert-".
 _KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+
+
+class SettingsGroup(BaseModel):
+    """A group of settings: frozen, and nothing in it that has no name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, str_strip_whitespace=True)
 
 
 def setting(
