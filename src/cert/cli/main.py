@@ -11,7 +11,20 @@ import typer
 from typer.core import TyperGroup
 
 from cert._version import __version__
-from cert.cli import analyze, batch, calibrate, config, coordinate, demo, evaluate, reference, score, watch
+from cert.cli import (
+    analyze,
+    batch,
+    calibrate,
+    config,
+    coordinate,
+    demo,
+    evaluate,
+    keys,
+    reference,
+    score,
+    serve,
+    watch,
+)
 from cert.cli.console import tolerant_streams
 from cert.cli.logs import logs
 from cert.cli.outcome import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, report_error
@@ -49,6 +62,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("demo")(demo.demo)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(coordinate.app, name="coordinate")
+app.add_typer(serve.app, name="serve")
+app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 app.add_typer(reference.app, name="reference")
 

@@ -68,8 +68,8 @@ class CorrelationMiddleware:
             await told({"type": "http.response.start", "status": 500, "headers": fields})
             await send({"type": "http.response.body", "body": body})
         else:
-            if (error := scope.get("cert.error")) is not None:
-                self._log.warning("request_error", status=status, code=error.code, error=type(error).__name__)
+            if (known := scope.get("cert.error")) is not None:
+                self._log.warning("request_error", status=status, code=known.code, error=type(known).__name__)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             seconds = round(time.perf_counter() - begun, 6)

@@ -73,7 +73,7 @@ class AccessPolicy:
         return "an API key is needed"
 
     def of_headers(self, headers: Mapping[str, str]) -> Principal | None:
-        """Return who shows a key in ``Authorization: Bearer`` or ``X-API-Key``; ``None`` without a valid one."""
+        """Return who shows a key in ``Authorization: Bearer`` or ``X-API-Key``; ``None``: nobody."""
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         secret = secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
         if not secret:

@@ -1,0 +1,130 @@
+"""How an app of ours is put together: the order of its layers, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CollectorRegistry
+
+from cert._version import __version__
+from cert.core.config import ServiceSettings, Settings
+from cert.core.health import HealthRegistry
+from cert.services.common.correlation import CorrelationMiddleware
+from cert.services.common.errors import PROBLEM, install_handlers
+from cert.services.common.headers import SecurityHeaders
+from cert.services.common.health import health_router
+from cert.services.common.http_metrics import HttpMetrics, HttpMetricsMiddleware
+from cert.services.common.keys import KeyFile, Keys
+from cert.services.common.limits import Limits, LimitsMiddleware
+from cert.services.common.policy import AccessPolicy, AuthenticationMiddleware
+from cert.services.common.sessions import Sessions
+
+__all__ = ["Base", "create_base"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every service has; an app keeps it as ``app.state.base``.
+
+    Attributes:
+        settings: all of them.
+        policy: who is let in.
+        sessions: sign-ins to the page.
+        health: the checks; a service registers its own.
+        registry: of the metrics, served on a port of their own.
+    """
+
+    settings: Settings
+    policy: AccessPolicy
+    sessions: Sessions
+    health: HealthRegistry
+    registry: CollectorRegistry
+
+
+def create_base(
+    settings: Settings,
+    *,
+    title: str,
+    description: str,
+    routers: Sequence[APIRouter],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    health: HealthRegistry | None = None,
+) -> FastAPI:
+    """Return an app with everything that both services share.
+
+    Layers from outside: correlation, metrics, security headers, who asks, limits, routes. Who asks comes
+    before the limits, so that nobody without a key can fill the queue or have a body read.
+
+    Args:
+        settings: all of them; `cert.core.config.load_settings` reads them.
+        title: of the service, for the OpenAPI document.
+        description: the same.
+        routers: the service's own routes.
+        lifespan: makes the service's resources as ``app.state.cert`` and ends them.
+        health: the checks; new ones by default.
+
+    Raises:
+        ConfigurationError: others would reach a service without keys, or the file of keys is none.
+    """
+    service = settings.service
+    keys = None if service.api_keys_file is None else Keys(KeyFile(service.api_keys_file))
+    policy = AccessPolicy(service.host, keys, service.allow_anonymous)
+    health = HealthRegistry() if health is None else health
+    base = Base(settings, policy, Sessions(service.session_seconds), health, CollectorRegistry())
+    app = FastAPI(
+        title=title,
+        description=description,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere, which the security policy forbids
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        responses={
+            "default": {"description": "a problem (RFC 9457)", "content": {PROBLEM: {"schema": _SCHEMA}}}
+        },
+    )
+    app.state.base = base
+    install_handlers(app)
+    app.include_router(health_router(health))
+    for router in routers:
+        app.include_router(router)
+    # The last that is added is the outermost.
+    app.add_middleware(LimitsMiddleware, limits=_limits(service))
+    app.add_middleware(AuthenticationMiddleware, policy=policy, sessions=base.sessions)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(HttpMetricsMiddleware, metrics=HttpMetrics(base.registry))
+    app.add_middleware(CorrelationMiddleware)
+    return app
+
+
+def _limits(service: ServiceSettings) -> Limits:
+    return Limits(
+        body_bytes=service.max_body_bytes,
+        body_seconds=service.body_seconds,
+        concurrent=service.max_concurrent,
+        queue=service.max_queue,
+        streams=service.max_streams,
+        request_seconds=service.request_seconds,
+        stream_seconds=service.stream_seconds,
+    )
+
+
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "correlation_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "correlation_id": {"type": ["string", "null"]},
+        "hint": {"type": "string"},
+        "retry_after": {"type": "number"},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+}

@@ -1,0 +1,236 @@
+"""What a request may cost before a route sees it: size, form, time, and places at work."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cert.services.common.errors import problem_bytes
+
+__all__ = ["Limits", "LimitsMiddleware"]
+
+_BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+_MOST_HEADERS: Final = 100
+_MOST_HEADER_BYTES: Final = 16_384
+# Answered whatever the load: a probe that waits in the queue restarts a busy process.
+_UNCOUNTED: Final = ("/health", "/ui/assets/")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of a service; seconds and bytes.
+
+    Attributes:
+        body_bytes, body_seconds: of a request's body.
+        concurrent, queue: requests at work, and those that wait for a place.
+        streams: event streams that are open at once.
+        request_seconds: until an answer begins, the waiting included.
+        stream_seconds: that a stream may last.
+    """
+
+    body_bytes: int = 2_000_000
+    body_seconds: float = 15.0
+    concurrent: int = 64
+    queue: int = 256
+    streams: int = 2_000
+    request_seconds: float = 120.0
+    stream_seconds: float = 3_600.0
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, code: str, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.answer = (status, code, detail)
+        self.retry_after = retry_after
+
+
+class LimitsMiddleware:
+    """Reads and checks the body, waits for a place, and ends what takes too long.
+
+    A body is taken whole before the route runs: what is slow, too large, compressed, nested too deep or holds
+    ``NaN`` never reaches one. A stream of events gives its place back when it begins, and counts as a stream.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+        self._places = asyncio.Semaphore(limits.concurrent)
+        self._waiting = 0
+        self._streams = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request within the limits."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit = _Visit(self, scope, receive, send)
+        try:
+            await visit.run()
+        except _RefusedError as refusal:
+            if visit.begun:
+                raise
+            fields, body = problem_bytes(*refusal.answer, retry_after=refusal.retry_after)
+            fields.append((b"connection", b"close"))
+            await send({"type": "http.response.start", "status": refusal.answer[0], "headers": fields})
+            await send({"type": "http.response.body", "body": body})
+        finally:
+            visit.leave()
+
+    async def enter(self) -> None:
+        """Wait for a place.
+
+        Raises:
+            _RefusedError: too many wait already.
+        """
+        if self._places.locked():
+            if self._waiting >= self._limits.queue:
+                raise _RefusedError(503, "overloaded", "too many requests are waiting", 1.0)
+            self._waiting += 1
+            try:
+                await self._places.acquire()
+            finally:
+                self._waiting -= 1
+        else:
+            await self._places.acquire()
+
+    def release(self) -> None:
+        """Give a place back."""
+        self._places.release()
+
+    def open_stream(self) -> bool:
+        """Count a stream that begins; false if there are too many."""
+        if self._streams >= self._limits.streams:
+            return False
+        self._streams += 1
+        return True
+
+    def close_stream(self) -> None:
+        """Count a stream's end."""
+        self._streams -= 1
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self._limits
+
+    @property
+    def app(self) -> ASGIApp:
+        """What is guarded."""
+        return self._app
+
+
+class _Visit:
+    """One request on its way through."""
+
+    def __init__(self, gate: LimitsMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        self._gate = gate
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._has_place = False
+        self._is_stream = False
+        self._deadline: asyncio.Timeout | None = None
+        self._body: Message | None = None
+        self.begun = False
+
+    async def run(self) -> None:
+        limits, headers = self._gate.limits, Headers(scope=self._scope)
+        self._check_head(headers)
+        self._body = {"type": "http.request", "body": await self._read(headers), "more_body": False}
+        try:
+            async with asyncio.timeout(limits.request_seconds) as self._deadline:
+                if not self._scope["path"].startswith(_UNCOUNTED):
+                    await self._gate.enter()
+                    self._has_place = True
+                await self._gate.app(self._scope, self._replay, self._told)
+        except TimeoutError as error:
+            if self._deadline is None or not self._deadline.expired():
+                raise
+            told = f"there was no answer within {limits.request_seconds:g} s"
+            raise _RefusedError(504, "deadline_exceeded", told) from error
+
+    def leave(self) -> None:
+        self._give_place_back()
+        if self._is_stream:
+            self._gate.close_stream()
+
+    def _check_head(self, headers: Headers) -> None:
+        size = sum(len(name) + len(value) for name, value in headers.raw)
+        if len(headers.raw) > _MOST_HEADERS or size > _MOST_HEADER_BYTES:
+            raise _RefusedError(431, "headers_too_large", "there are too many headers, or they are too long")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise _RefusedError(415, "compressed", "a compressed body is not read")
+        declared = headers.get("content-length", "0")
+        if not declared.isascii() or not declared.isdigit():
+            raise _RefusedError(400, "invalid_request", "Content-Length is no number")
+        if int(declared[:20]) > self._gate.limits.body_bytes:
+            raise self._too_large()
+
+    async def _read(self, headers: Headers) -> bytes:
+        """The whole body, in time, and JSON where it says so."""
+        if self._scope["method"] in _BODILESS and not {"content-length", "transfer-encoding"} & set(headers):
+            return b""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._gate.limits.body_seconds):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise _RefusedError(400, "disconnected", "the request ended before its body")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self._gate.limits.body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError as error:
+            raise _RefusedError(408, "body_too_slow", "the body did not come in time") from error
+        body = b"".join(parts)
+        if body and "json" in headers.get("content-type", "json").lower():
+            _check_json(body)
+        return body
+
+    def _too_large(self) -> _RefusedError:
+        return _RefusedError(413, "too_large", f"a request has at most {self._gate.limits.body_bytes} bytes")
+
+    async def _replay(self) -> Message:
+        message, self._body = self._body, None
+        return await self._receive() if message is None else message
+
+    async def _told(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if dict(message.get("headers", ())).get(b"content-type", b"").startswith(b"text/event-stream"):
+                self._become_stream()
+            elif self._deadline is not None:
+                self._deadline.reschedule(None)
+            self.begun = True
+        await self._send(message)
+
+    def _become_stream(self) -> None:
+        if not self._gate.open_stream():
+            raise _RefusedError(503, "overloaded", "too many streams are open", 5.0)
+        self._is_stream = True
+        self._give_place_back()
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._gate.limits.stream_seconds)
+
+    def _give_place_back(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self._gate.release()
+
+
+def _check_json(body: bytes) -> None:
+    """Refuse what is no JSON, holds NaN or an infinity, or nests deeper than can be read."""
+    try:
+        msgspec.json.decode(body)
+    except RecursionError as error:
+        raise _RefusedError(400, "invalid_json", "the JSON is nested too deep") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _RefusedError(400, "invalid_json", "the body is no JSON") from error
