@@ -13,13 +13,13 @@ from typer.core import TyperGroup
 from cert._version import __version__
 from cert.cli import (
     analyze,
+    api_keys,
     batch,
     calibrate,
     config,
     coordinate,
     demo,
     evaluate,
-    keys,
     reference,
     score,
     serve,
@@ -63,7 +63,7 @@ app.command("demo")(demo.demo)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(coordinate.app, name="coordinate")
 app.add_typer(serve.app, name="serve")
-app.add_typer(keys.app, name="keys")
+app.add_typer(api_keys.app, name="keys")
 app.add_typer(config.app, name="config")
 app.add_typer(reference.app, name="reference")
 
