@@ -3,8 +3,8 @@
     python benchmarks/detection.py --traces traces.npz
     PYTHON benchmarks/peers_formulas.py traces.npz [--out benchmarks/results/peers_formulas.json]
 
-PYTHON is that of an environment with one of the peers, and needs nothing of ours: they pin versions that do not
-go together.
+PYTHON is that of an environment with one of the peers, and needs nothing of ours: they pin versions that do
+not go together.
 
 - LM-Polygraph: `pip install -U pip`, then `pip install lm-polygraph`
 - UQLM: `pip install uqlm "pyarrow<22"` (its numpy is older than what a newer pyarrow takes)
@@ -180,7 +180,7 @@ def uqlm(traces: dict[str, Array], ours: dict[str, Array]) -> list[dict[str, Any
             "theirs divides the K probabilities by their sum before the entropy, as if nothing lay outside; "
             "ours does not renormalise"),
         row(f"min_token_negentropy and 1 − max_top_k_entropy / ln {k}",
-            1 - ours["max_top_k_entropy"] / np.log(k), top["min_token_negentropy"], "the same"),
+            1 - ours["max_top_k_entropy"] / np.log(k), top["min_token_negentropy"], "as the row above"),
         row("discrete semantic entropy", ours["discrete_semantic_entropy_10"], entropies["discrete"]),
         row("token-probability semantic entropy, length-normalised = semantic_entropy",
             ours["semantic_entropy_10"], entropies["normalised"]),
