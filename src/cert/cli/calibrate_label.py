@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cert.cli.console import results, stderr
-from cert.cli.keyboard import read_key
+from cert.cli.keys import read_key
 
 if TYPE_CHECKING:
     from rich.console import Console

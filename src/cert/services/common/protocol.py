@@ -1,55 +1,113 @@
-"""The HTTP protocol of the server, with an end for connections that never say what they want."""
+"""The HTTP protocol of the server, with an end for connections that hold a place and do not go on."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["guarded_protocol"]
+from cert.services.common.errors import problem_bytes
+
+__all__ = ["HEAD_BYTES", "guarded_protocol"]
+
+HEAD_BYTES: Final = 32_768
+# How long the rest of a body is read and thrown away after its request was answered, so that the answer
+# arrives: a connection that is closed with unread bytes is reset, and takes its last answer with it.
+_LINGER_SECONDS: Final = 2.0
 
 
-def guarded_protocol(head_seconds: float) -> type[H11Protocol]:
-    """Return a protocol that closes a connection whose request's head is not whole in time.
+def guarded_protocol(
+    head_seconds: float, *, most_connections: int = 8_192, stalled_seconds: float = 60.0
+) -> type[H11Protocol]:
+    """Return a protocol that ends connections which would be held for good.
 
-    Without it a client that sends a byte a minute holds a connection for good (slowloris): the server's own
-    keep-alive time ends with the first byte that comes.
+    Four ways to hold one are known: a request's head that comes a byte a minute (slowloris; the server's own
+    keep-alive time ends with the first byte), a body that goes on after its answer, an answer that nobody
+    reads, and no request at all.
+
+    Args:
+        head_seconds: from a head's first byte, or from the connection, to its last byte.
+        most_connections: that are open at once; one more is answered 503 and closed.
+        stalled_seconds: that a reader may take nothing of an answer which is ready for it.
     """
 
     class GuardedProtocol(H11Protocol):
-        _guard: asyncio.TimerHandle | None = None
+        _head: asyncio.TimerHandle | None = None
+        _rest: asyncio.TimerHandle | None = None
+        _stall: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._arm()
+            if len(self.connections) > most_connections:
+                self._refuse(503, "overloaded", "too many connections are open", 1.0)
+                return
+            self._head = self._later(head_seconds, self._end)
 
         def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                return  # what came behind a request that was refused
             super().data_received(data)
-            if self._busy():
-                self._disarm()
-            elif self._guard is None:
-                self._arm()
+            if self.conn.their_state is not h11.IDLE:
+                self._head = _cancelled(self._head)
+            elif self._head is None and self.conn.trailing_data[0]:
+                self._head = self._later(head_seconds, self._end)
+            if self.conn.their_state is not h11.SEND_BODY:
+                self._rest = _cancelled(self._rest)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+                self._rest = self._later(_LINGER_SECONDS, self._end)
+
+        def timeout_keep_alive_handler(self) -> None:
+            self._end()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stall = _cancelled(self._stall) or self._later(stalled_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._stall = _cancelled(self._stall)
+            super().resume_writing()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._disarm()
+            for timer in (self._head, self._rest, self._stall):
+                _cancelled(timer)
             super().connection_lost(exc)
 
-        def _arm(self) -> None:
-            self._guard = self.loop.call_later(head_seconds, self._close_idle)
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is no HTTP, in the form of every error."""
+            if self.conn.our_state in (h11.SEND_RESPONSE, h11.IDLE):
+                if len(self.conn.trailing_data[0]) > HEAD_BYTES:
+                    self._refuse(431, "headers_too_large", "the head of the request is too long")
+                else:
+                    self._refuse(400, "invalid_request", "this is no HTTP request")
+            self._end()
 
-        def _disarm(self) -> None:
-            if self._guard is not None:
-                self._guard.cancel()
-                self._guard = None
+        def _should_upgrade(self) -> bool:
+            return False  # there are no web sockets here, and no need to tell the log at every try
 
-        def _close_idle(self) -> None:
-            self._guard = None
-            if not self._busy():
-                self.transport.close()
+        def _refuse(self, status: int, code: str, detail: str, retry_after: float | None = None) -> None:
+            fields, body = problem_bytes(status, code, detail, retry_after=retry_after)
+            lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+            self.transport.write(b"HTTP/1.1 %d \r\n%sconnection: close\r\n\r\n" % (status, lines) + body)
+            self.transport.close()
 
-        def _busy(self) -> bool:
-            cycle: Any = self.cycle  # None before the first request, whatever its annotation says
-            return cycle is not None and not cycle.response_complete
+        def _end(self) -> None:
+            self._head = self._rest = None
+            self.transport.close()
+            # An answer that nobody reads would keep a closed connection open.
+            self._stall = _cancelled(self._stall) or self._later(stalled_seconds, self.transport.abort)
+
+        def _later(self, seconds: float, what: Callable[[], None]) -> asyncio.TimerHandle:
+            return self.loop.call_later(seconds, what)
 
     return GuardedProtocol
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
