@@ -35,52 +35,49 @@ def guarded_protocol(
     """
 
     class GuardedProtocol(H11Protocol):
-        _head: asyncio.TimerHandle | None = None
-        _rest: asyncio.TimerHandle | None = None
-        _stall: asyncio.TimerHandle | None = None
-
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            self._timers = _Timers(self.loop)
             if len(self.connections) > most_connections:
                 self._refuse(503, "overloaded", "too many connections are open", 1.0)
-                return
-            self._head = self._later(head_seconds, self._end)
+            else:
+                self._timers.begin("head", head_seconds, self._end)
 
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
                 return  # what came behind a request that was refused
             super().data_received(data)
             if self.conn.their_state is not h11.IDLE:
-                self._head = _cancelled(self._head)
-            elif self._head is None and self.conn.trailing_data[0]:
-                self._head = self._later(head_seconds, self._end)
+                self._timers.end("head")
+            elif self.conn.trailing_data[0]:
+                self._timers.begin("head", head_seconds, self._end)
             if self.conn.their_state is not h11.SEND_BODY:
-                self._rest = _cancelled(self._rest)
+                self._timers.end("rest")
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
             if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
-                self._rest = self._later(_LINGER_SECONDS, self._end)
+                self._timers.begin("rest", _LINGER_SECONDS, self._end)
 
         def timeout_keep_alive_handler(self) -> None:
             self._end()
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._stall = _cancelled(self._stall) or self._later(stalled_seconds, self.transport.abort)
+            self._timers.begin("stall", stalled_seconds, self.transport.abort)
 
         def resume_writing(self) -> None:
-            self._stall = _cancelled(self._stall)
+            self._timers.end("stall")
             super().resume_writing()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            for timer in (self._head, self._rest, self._stall):
-                _cancelled(timer)
+            self._timers.end("head", "rest", "stall")
             super().connection_lost(exc)
 
-        def send_400_response(self, msg: str) -> None:
-            """Answer what is no HTTP, in the form of every error."""
-            if self.conn.our_state in (h11.SEND_RESPONSE, h11.IDLE):
+        def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # the signature is uvicorn's
+            """Answer what is no HTTP in the form of every error, unless an answer has begun."""
+            cycle: Any = self.cycle  # None before the first request, whatever its annotation says
+            if cycle is None or cycle.response_complete or not cycle.response_started:
                 if len(self.conn.trailing_data[0]) > HEAD_BYTES:
                     self._refuse(431, "headers_too_large", "the head of the request is too long")
                 else:
@@ -93,21 +90,32 @@ def guarded_protocol(
         def _refuse(self, status: int, code: str, detail: str, retry_after: float | None = None) -> None:
             fields, body = problem_bytes(status, code, detail, retry_after=retry_after)
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
-            self.transport.write(b"HTTP/1.1 %d \r\n%sconnection: close\r\n\r\n" % (status, lines) + body)
-            self.transport.close()
+            self.transport.write(b"HTTP/1.1 %d \r\n%sconnection: close\r\n\r\n%s" % (status, lines, body))
+            self._end()
 
         def _end(self) -> None:
-            self._head = self._rest = None
+            self._timers.end("head", "rest")
             self.transport.close()
             # An answer that nobody reads would keep a closed connection open.
-            self._stall = _cancelled(self._stall) or self._later(stalled_seconds, self.transport.abort)
-
-        def _later(self, seconds: float, what: Callable[[], None]) -> asyncio.TimerHandle:
-            return self.loop.call_later(seconds, what)
+            self._timers.begin("stall", stalled_seconds, self.transport.abort)
 
     return GuardedProtocol
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+class _Timers:
+    """What happens to a connection if nothing else does before; one of each name at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._running: dict[str, asyncio.TimerHandle] = {}
+
+    def begin(self, name: str, seconds: float, what: Callable[[], None]) -> None:
+        """Begin one, unless it runs already."""
+        if name not in self._running:
+            self._running[name] = self._loop.call_later(seconds, what)
+
+    def end(self, *names: str) -> None:
+        """End those that run."""
+        for name in names:
+            if (timer := self._running.pop(name, None)) is not None:
+                timer.cancel()
