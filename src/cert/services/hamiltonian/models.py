@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
-from cert.core.errors import ModelNotFoundError
 from cert.core.events import EventHub
-from cert.core.health_probe import Finding
+from cert.core.health_probe import Finding, Status
 from cert.core.visible import label
+from cert.services.common.errors import NotFoundError
 from cert.services.hamiltonian.options import WatchedModel
 from cert.trajectory.api import HamiltonianMonitor
 from cert.trajectory.calibration.watch import GateWatch
@@ -100,12 +100,12 @@ class ModelTable:
         """Return a name of the list.
 
         Raises:
-            ModelNotFoundError: the list has no such model.
+            NotFoundError: the list has no such model.
         """
         if asked is None and self._shared:
             return self.names[0]
         if asked is None or asked not in self._shared:
-            raise ModelNotFoundError(
+            raise NotFoundError(
                 f"there is no model '{label((asked or '')[:_MOST_SHOWN])}' here",
                 hint="GET /v1/models lists those that there are",
             )
@@ -115,7 +115,7 @@ class ModelTable:
         """Return a tenant's monitor of a model.
 
         Raises:
-            ModelNotFoundError: as `name_of`.
+            NotFoundError: as `name_of`.
         """
         key = (tenant, self.name_of(asked))
         with self._lock:
@@ -138,13 +138,17 @@ class ModelTable:
 
     def health(self) -> Finding:
         """Return the worst state of any model; one that waits to be loaded is well."""
-        found = [(name, monitor.resource.health()) for name, monitor in self._shared.items()]
-        rank = ("healthy", "degraded", "unhealthy")
-        worst = max((finding.status for _, finding in found), key=rank.index, default="healthy")
+        found = [(name, _unless_idle(monitor.resource.health())) for name, monitor in self._shared.items()]
+        rank: tuple[Status, ...] = ("healthy", "degraded", "unhealthy")
+        worst: Status = max((finding.status for _, finding in found), key=rank.index, default="healthy")
         ill = [name for name, finding in found if finding.status == worst]
         return Finding("healthy") if worst == "healthy" else Finding(worst, "model", ", ".join(ill))
 
     def close(self) -> None:
         """Unload every model."""
         for monitor in self._shared.values():
-            monitor.close()
+            monitor.unload()
+
+
+def _unless_idle(finding: Finding) -> Finding:
+    return Finding("healthy") if finding.code == "not_loaded" else finding

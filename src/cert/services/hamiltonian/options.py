@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -13,7 +13,7 @@ from cert.backends.opening import ServerOptions
 from cert.backends.server_url import checked_url
 from cert.core.bounds import positive
 from cert.core.errors import ConfigurationError
-from cert.trajectory.calibration.gate import GateLike
+from cert.trajectory.calibration.gate import CalibratedGate, GateLike
 from cert.trajectory.types import TrajectoryConfig
 
 __all__ = ["HamiltonianOptions", "Mode", "UpstreamOptions", "WatchedModel"]
@@ -53,7 +53,8 @@ class UpstreamOptions:
         base_url: of its API, mostly ending with ``/v1``.
         api_key: of the operator, sent as a bearer token; callers never see it.
         top_logprobs: candidates a token that are asked for, so that there is something to measure.
-        gate: decides on answers; without one the thresholds of ``config`` do.
+        models: that may be asked for; empty for whatever it has.
+        gates: that decide on answers, by model; without one the thresholds of ``config`` do.
         config: thresholds of the verdict.
         vocab_size: of the model, for upper bounds of the entropy.
         connect_seconds: for a connection to be made.
@@ -66,7 +67,8 @@ class UpstreamOptions:
     base_url: str
     api_key: SecretStr | None = field(default=None, repr=False)
     top_logprobs: int = 20
-    gate: GateLike | None = None
+    models: Sequence[str] = ()
+    gates: Mapping[str, CalibratedGate] = field(default_factory=dict)
     config: TrajectoryConfig | None = None
     vocab_size: int | None = None
     connect_seconds: float = 10.0
