@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 app = typer.Typer(name="serve", help="Serve the monitors over HTTP.", no_args_is_help=True)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [CERT_HOST; 127.0.0.1].")]
-MetricsPort = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the metrics; 0 is any.")]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port of the metrics [CERT_METRICS_PORT]; 0 is any.")
+]
 
 
 @app.command("hamiltonian")
@@ -57,9 +60,11 @@ def _serve(
         raise DependencyMissingError(
             "the services need FastAPI and uvicorn", hint="pip install 'cert-framework[services]'"
         ) from error
+    from cert.observability.logging import configure_logging
     from cert.services.common.running import serve
 
     settings, metrics = _settings(host, own_metrics_port, metrics_port)
+    configure_logging(**settings.logging.model_dump())  # a service's defaults, not those of a terminal
     service = _create(name, settings)
     at = settings.service.port if port is None else port
     serve(
@@ -70,8 +75,10 @@ def _serve(
     )
 
 
-def _settings(host: str | None, own_metrics_port: int, metrics_port: int | None) -> tuple[Settings, int]:
-    """The settings, with what the command line says above them, and the port of the metrics."""
+def _settings(
+    host: str | None, own_metrics_port: int, metrics_port: int | None
+) -> tuple[Settings, int | None]:
+    """The settings, with what the command line says above them, and the port of the metrics if there is one."""
     from cert.core.config import load_settings, read_settings
 
     settings = load_settings()
@@ -79,16 +86,18 @@ def _settings(host: str | None, own_metrics_port: int, metrics_port: int | None)
     if host is not None:
         changed = settings.service.model_copy(update={"host": host})
         settings = settings.model_copy(update={"service": changed})
-    if metrics_port is None:
-        metrics_port = settings.metrics.port if "CERT_METRICS_PORT" in reading.found else own_metrics_port
-    return settings, metrics_port
+    if metrics_port is not None:
+        return settings, metrics_port
+    if "CERT_METRICS_ENABLED" in reading.found and not settings.metrics.enabled:
+        return settings, None
+    return settings, settings.metrics.port if "CERT_METRICS_PORT" in reading.found else own_metrics_port
 
 
 def _create(name: str, settings: Settings) -> Any:
     if name == "hamiltonian":
         from cert.services.hamiltonian.app import create_app
     else:
-        from cert.services.coordination.app import create_app  # type: ignore[assignment]  # the same form
+        from cert.services.coordination.app import create_app
     return create_app(settings)
 
 
@@ -96,5 +105,9 @@ def _announce(name: str, service: Any, bound: Bound) -> None:
     policy = service.state.base.policy
     typer.echo(f"CERT {name}: {bound.url}")
     typer.echo(f"  page     {bound.url}/ui")
-    typer.echo(f"  metrics  {bound.metrics_url}")
-    typer.echo(f"  access   {policy.describe()}", err=policy.anonymous)
+    typer.echo(f"  metrics  {bound.metrics_url or 'not served (CERT_METRICS_ENABLED=false)'}")
+    if policy.anonymous:
+        typer.secho(f"  access   {policy.describe()}", err=True, bold=True, fg="yellow")
+    else:
+        typer.echo(f"  access   {policy.describe()}")
+    sys.stdout.flush()  # whoever started it by a pipe waits for these lines

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
 
-from cert.core.errors import ConfigurationError
+from cert.core.errors import CertError, ConfigurationError
 from cert.core.events import default_hub
 from cert.observability.exposition import MetricsServer, start_metrics_server
 from cert.observability.metrics import metrics_observer
 from cert.services.common.app import Base
-from cert.services.common.protocol import guarded_protocol
+from cert.services.common.drain import drain_of
+from cert.services.common.protocol import HEAD_BYTES, guarded_protocol
 
-__all__ = ["Bound", "serve"]
+__all__ = ["Bound", "ServiceServer", "serve", "server_config"]
 
-# Connections beyond it are answered 503 by the server itself.
-_MOST_CONNECTIONS = 8_192
-_HEAD_BYTES = 32_768
+# Of the time for the end, what requests in hand may take; the rest is for resources to be closed.
+_SHARE_OF_REQUESTS: Final = 0.8
+# Exit code of a process whose end took too long, as a shell tells one that was killed (128 + SIGKILL).
+_TOOK_TOO_LONG: Final = 137
 
 
+@dataclass(frozen=True)
 class Bound:
     """Where a service listens.
 
@@ -32,9 +39,67 @@ class Bound:
         metrics_url: of the metrics, ``None`` if they are not served.
     """
 
-    def __init__(self, url: str, metrics_url: str | None) -> None:
-        self.url = url
-        self.metrics_url = metrics_url
+    url: str
+    metrics_url: str | None
+
+
+class ServiceServer(uvicorn.Server):
+    """uvicorn's server, which tells the app of its end in time and keeps the end within its time.
+
+    Args:
+        config: as `server_config` makes it.
+        app: whose `Drain` is told.
+        shutdown_seconds: from the signal to the end of the process, whatever is in hand then.
+        ready: called when requests are answered.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        shutdown_seconds: float,
+        ready: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._app = app
+        self._seconds = shutdown_seconds
+        self._ready = ready
+        self._ended = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started and self._ready is not None:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell those who have work in hand, then wait for it and for nothing beyond the time."""
+        drain_of(self._app).begin()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin the end at the first signal; the clock of the end begins with it."""
+        if not self.should_exit:
+            threading.Thread(target=self._watch, name="cert-end", daemon=True).start()
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Take SIGINT and SIGTERM; an end that they asked for is no failure of the process."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+    def finished(self) -> None:
+        """Say that the process may end by itself."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        # A thread of a model's or a driver's cannot be cancelled, and would hold the process for good.
+        if not self._ended.wait(self._seconds):
+            logging.getLogger("cert.services").error("the end took longer than CERT_SHUTDOWN_SECONDS")
+            logging.shutdown()
+            os._exit(_TOOK_TOO_LONG)
 
 
 def serve(
@@ -48,54 +113,104 @@ def serve(
         app: as `create_base` makes it.
         port: where; 0 is any.
         metrics_port: where metrics are; ``None`` is nowhere.
-        ready: called once the address is taken, before the first request.
+        ready: called when requests are answered.
 
     Raises:
         ConfigurationError: an address is taken or not allowed.
+        CertError: what the service needs could not be made.
     """
     base: Base = app.state.base
     service = base.settings.service
     with contextlib.ExitStack() as exits:
-        listener = exits.enter_context(contextlib.closing(_listen(service.host, port)))
+        listener = exits.enter_context(contextlib.closing(_listener(service.host, port)))
         metrics = _metrics(exits, base, metrics_port)
-        config = uvicorn.Config(
-            app,
-            http=guarded_protocol(service.body_seconds),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            h11_max_incomplete_event_size=_HEAD_BYTES,
-            timeout_graceful_shutdown=int(service.shutdown_seconds),
+        bound = _bound(listener, service.metrics_host, metrics)
+        failures = exits.enter_context(_failures_of(app))
+        server = ServiceServer(
+            server_config(app), app, service.shutdown_seconds, None if ready is None else lambda: ready(bound)
         )
-        if ready is not None:
-            host, taken = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            at = None if metrics is None else f"http://{service.metrics_host}:{metrics.port}/metrics"
-            ready(Bound(f"http://{shown}:{taken}", at))
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        except SystemExit:
+            if failures:
+                raise failures[0] from None
+            raise
+        finally:
+            server.finished()
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn serves an app of ours; its own log lines would name addresses and paths."""
+    base: Base = app.state.base
+    service = base.settings.service
+    return uvicorn.Config(
+        app,
+        http=guarded_protocol(service.body_seconds, most_connections=_most_connections(service)),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        timeout_graceful_shutdown=max(1, int(service.shutdown_seconds * _SHARE_OF_REQUESTS)),
+    )
+
+
+def _most_connections(service: Any) -> int:
+    # Twice what can be at work or wait, so that idle connections of browsers find a place too.
+    return int(2 * (service.max_streams + service.max_concurrent + service.max_queue))
+
+
+@contextlib.contextmanager
+def _failures_of(app: FastAPI) -> Iterator[list[CertError]]:
+    """Collect why the app did not start: the server itself would log it with a traceback, and exit with 3."""
+    failures: list[CertError] = []
+    made = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def told(of: Any) -> Any:
+        log = logging.getLogger("uvicorn.error")
+        context = made(of)
+        try:
+            state = await context.__aenter__()
+        except CertError as error:
+            failures.append(error)
+            log.disabled = True  # what it would say is said better by whoever called `serve`
+            raise
+        try:
+            yield state
+        finally:
+            await context.__aexit__(None, None, None)
+
+    app.router.lifespan_context = told
+    try:
+        yield failures
+    finally:
+        app.router.lifespan_context = made
+        logging.getLogger("uvicorn.error").disabled = False
 
 
 def _metrics(exits: contextlib.ExitStack, base: Base, port: int | None) -> MetricsServer | None:
-    exits.enter_context(_observed(metrics_observer(base.registry)))
+    hub = default_hub()
+    exits.callback(hub.observe(metrics_observer(base.registry, hub=hub)))
     if port is None:
         return None
     return exits.enter_context(start_metrics_server(base.registry, port, base.settings.service.metrics_host))
 
 
-@contextlib.contextmanager
-def _observed(observer: Any) -> Iterator[None]:
-    forget = default_hub().observe(observer)
-    try:
-        yield
-    finally:
-        forget()
+def _bound(listener: socket.socket, metrics_host: str, metrics: MetricsServer | None) -> Bound:
+    host, port = listener.getsockname()[:2]
+    at = None if metrics is None else f"http://{_shown(metrics_host)}:{metrics.port}/metrics"
+    return Bound(f"http://{_shown(host)}:{port}", at)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Take the address before anything is loaded, so that a port in use is told at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,7 +221,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigurationError(
             f"the service cannot listen on {host}:{port}: {error.strerror or error}",
-            hint="another CERT_PORT or --port, or stop what uses this one",
+            hint="another CERT_PORT or --port, another CERT_HOST or --host, or stop what uses this one",
             context={"host": host, "port": port},
         ) from error
     listener.setblocking(False)
