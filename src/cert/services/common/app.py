@@ -56,7 +56,7 @@ def create_base(
 ) -> FastAPI:
     """Return an app with everything that both services share.
 
-    Layers from outside: correlation, metrics, security headers, who asks, limits, routes. Who asks comes
+    Layers from outside: security headers, correlation, metrics, who asks, limits, routes. Who asks comes
     before the limits, so that nobody without a key can fill the queue or have a body read.
 
     Args:
@@ -95,9 +95,9 @@ def create_base(
     # The last that is added is the outermost.
     app.add_middleware(LimitsMiddleware, limits=_limits(service))
     app.add_middleware(AuthenticationMiddleware, policy=policy, sessions=base.sessions)
-    app.add_middleware(SecurityHeaders)
     app.add_middleware(HttpMetricsMiddleware, metrics=HttpMetrics(base.registry))
     app.add_middleware(CorrelationMiddleware)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+import traceback
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -26,11 +28,17 @@ def trace_id_of(header: str) -> str | None:
     return match[1]
 
 
+def _places(error: BaseException) -> list[str]:
+    """Where an exception came through, innermost last: files and lines, no text."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+
+
 class CorrelationMiddleware:
     """Runs a request under the id of ``X-Request-ID``, else of ``traceparent``, else a new one.
 
     The id goes back in ``X-Request-ID`` and into logs and events. An exception that reaches this place is a
-    defect: its text goes to the log, and a generic 500 to the caller.
+    defect: its kind and place go to the log (its text may hold a prompt), and a generic 500 to the caller.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -61,7 +69,7 @@ class CorrelationMiddleware:
         try:
             await self._app(scope, receive, told)
         except Exception as error:
-            self._log.exception("request_failed", error=type(error).__name__)
+            self._log.error("request_failed", error=type(error).__name__, at=_places(error))
             if status:
                 raise  # the answer has begun: the connection has to break
             fields, body = problem_bytes(500, "internal", GENERIC)
