@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,7 +79,7 @@ def _serve(
 def _settings(
     host: str | None, own_metrics_port: int, metrics_port: int | None
 ) -> tuple[Settings, int | None]:
-    """The settings, with what the command line says above them, and the port of the metrics if there is one."""
+    """The settings, with what the command line says above them, and the port of the metrics."""
     from cert.core.config import load_settings, read_settings
 
     settings = load_settings()
@@ -94,11 +95,7 @@ def _settings(
 
 
 def _create(name: str, settings: Settings) -> Any:
-    if name == "hamiltonian":
-        from cert.services.hamiltonian.app import create_app
-    else:
-        from cert.services.coordination.app import create_app
-    return create_app(settings)
+    return importlib.import_module(f"cert.services.{name}.app").create_app(settings)
 
 
 def _announce(name: str, service: Any, bound: Bound) -> None:
