@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import structlog
 from fastapi import FastAPI
+
+from cert.observability.logging import get_logger
 
 __all__ = ["Drain", "drain_of"]
 
@@ -55,7 +56,7 @@ class Drain:
             try:
                 callback()
             except Exception as error:  # the others have work to save too
-                structlog.get_logger("cert.services").error("drain_failed", error=type(error).__name__)
+                get_logger("cert.services").error("drain_failed", error=type(error).__name__)
 
 
 def drain_of(app: FastAPI) -> Drain:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from cert.core.errors import CertError, ConfigurationError
 from cert.core.events import default_hub
 from cert.observability.exposition import MetricsServer, start_metrics_server
+from cert.observability.logging import get_logger
 from cert.observability.metrics import metrics_observer
 from cert.services.common.app import Base
 from cert.services.common.drain import drain_of
@@ -64,7 +66,6 @@ class ServiceServer(uvicorn.Server):
         self._app = app
         self._seconds = shutdown_seconds
         self._ready = ready
-        self._ended = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
@@ -90,16 +91,13 @@ class ServiceServer(uvicorn.Server):
             yield
             self._captured_signals.clear()
 
-    def finished(self) -> None:
-        """Say that the process may end by itself."""
-        self._ended.set()
-
     def _watch(self) -> None:
-        # A thread of a model's or a driver's cannot be cancelled, and would hold the process for good.
-        if not self._ended.wait(self._seconds):
-            logging.getLogger("cert.services").error("the end took longer than CERT_SHUTDOWN_SECONDS")
-            logging.shutdown()
-            os._exit(_TOOK_TOO_LONG)
+        # A thread of a model's or a driver's cannot be cancelled, and would hold the process for good, beyond
+        # the end of the server too. This thread is a daemon: where the process ends by itself, it never acts.
+        time.sleep(self._seconds)
+        get_logger("cert.services").error("end_took_too_long", setting="CERT_SHUTDOWN_SECONDS")
+        logging.shutdown()
+        os._exit(_TOOK_TOO_LONG)
 
 
 def serve(
@@ -135,8 +133,6 @@ def serve(
             if failures:
                 raise failures[0] from None
             raise
-        finally:
-            server.finished()
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:

@@ -12,6 +12,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from cert.core.errors import CertError
+from cert.services.common.drain import Drain
 from cert.services.common.errors import GENERIC, problem, problem_of
 
 __all__ = ["Event", "EventStream", "event_stream"]
@@ -39,27 +40,39 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
-def event_stream(events: AsyncIterator[Event], *, heartbeat: float = 15.0) -> EventStream:
+def event_stream(
+    events: AsyncIterator[Event], *, heartbeat: float = 15.0, drain: Drain | None = None
+) -> EventStream:
     """Send events as they come.
 
     One event is asked for at a time, and the next when the reader has taken it: a slow reader slows its own
     source and fills nothing. When the reader goes away the source is closed, which ends what makes it. An
     error of the source becomes a last event ``error``, a problem as an answer would have been.
+
+    Args:
+        events: what is sent.
+        heartbeat: seconds of silence after which a comment is sent, so that no proxy takes it for dead.
+        drain: for a stream that looks on work which goes on without it: the end of the service ends it too.
     """
     return EventStream(
-        _encoded(events, heartbeat), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        _encoded(events, heartbeat, drain), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
 
 
-async def _encoded(events: AsyncIterator[Event], heartbeat: float) -> AsyncGenerator[bytes, None]:
+async def _encoded(
+    events: AsyncIterator[Event], heartbeat: float, drain: Drain | None
+) -> AsyncGenerator[bytes, None]:
     source = aiter(events)
     asked: asyncio.Task[Event] | None = None
+    ended = None if drain is None else asyncio.ensure_future(drain.wait())
     try:
-        while True:
+        while ended is None or not ended.done():
             asked = asked or asyncio.ensure_future(_next(source))
-            done, _ = await asyncio.wait({asked}, timeout=heartbeat)
-            if not done:
-                yield HEARTBEAT
+            first = {asked} if ended is None else {asked, ended}
+            await asyncio.wait(first, timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                if ended is None or not ended.done():
+                    yield HEARTBEAT
                 continue
             finished, asked = asked, None
             try:
@@ -74,6 +87,8 @@ async def _encoded(events: AsyncIterator[Event], heartbeat: float) -> AsyncGener
                 raise
             yield event.encode()
     finally:
+        if ended is not None:
+            ended.cancel()
         if asked is not None:
             asked.cancel()
             with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, Exception):
