@@ -152,9 +152,10 @@ async def test_a_name_of_another_site_does_not_reach_a_local_service(host):
 @pytest.mark.anyio
 async def test_a_cookie_reads_alone_unless_its_token_comes_too(keys):
     """Another site could start measurements in the name of whoever is signed in (CSRF)."""
-    file, _ = keys
+    file, secrets = keys
     app = an_app(api_keys_file=file.path)
-    value, session = app.state.base.sessions.begin(Principal("acme", "k_1", frozenset({"write"})))
+    principal = app.state.base.policy.keys.principal(secrets["write"])
+    value, session = app.state.base.sessions.begin(principal)
     cookie = {"Cookie": f"{COOKIE}={value}"}
     async with client(app) as asked:
         assert (await asked.get("/v1/who", headers=cookie)).json()["tenant"] == "acme"
@@ -207,3 +208,78 @@ def test_a_file_that_is_wrong_is_refused_whole(keys, change):
     file.path.write_text(json.dumps(data))
     with pytest.raises(ConfigurationError, match="no file of keys"):
         file.read()
+
+
+@pytest.mark.anyio
+async def test_a_sign_in_is_a_key_for_a_cookie_that_no_script_reads_and_ends_with_the_key(keys):
+    """A script in the page could carry the key away, or a key that was taken back would still open it."""
+    file, secrets = keys
+    async with client(an_app(api_keys_file=file.path)) as asked:
+        assert (await asked.post("/ui/session", json={"key": secrets["ended"]})).status_code == 401
+        answer = await asked.post("/ui/session", json={"key": secrets["write"]})
+        assert answer.status_code == 200
+        assert secrets["write"] not in answer.text
+        assert "HttpOnly; SameSite=Strict" in answer.headers["set-cookie"]
+        csrf = {"X-CSRF-Token": answer.json()["csrf"]}
+        assert (await asked.get("/ui/session")).json()["csrf"] == csrf["X-CSRF-Token"]
+        assert (await asked.post("/v1/change", headers=csrf)).status_code == 200
+        answer = await asked.post("/ui/session", json={"key": secrets["read"]})  # now as another
+        assert answer.status_code == 200
+        assert (await asked.post("/v1/change", headers=csrf)).status_code == 403
+        csrf = {"X-CSRF-Token": (await asked.get("/ui/session")).json()["csrf"]}
+        assert (await asked.delete("/ui/session")).status_code == 403
+        file.write(tuple(key for key in file.read() if key.scopes != ("read",)))
+        assert (await asked.get("/v1/who")).status_code == 401
+        assert (await asked.post("/ui/session", json={"key": secrets["other"]})).status_code == 200
+        csrf = {"X-CSRF-Token": (await asked.get("/ui/session")).json()["csrf"]}
+        assert (await asked.delete("/ui/session", headers=csrf)).status_code == 204
+        assert (await asked.get("/v1/who")).status_code == 401
+
+
+@pytest.mark.anyio
+async def test_the_cookie_is_for_tls_alone_off_this_machine(keys):
+    """Whoever listens on the network would be signed in too."""
+    file, secrets = keys
+    async with client(an_app(api_keys_file=file.path), "cert.example") as asked:
+        answer = await asked.post("/ui/session", json={"key": secrets["read"]})
+        assert answer.headers["set-cookie"].endswith("; Secure")
+    async with client(an_app(api_keys_file=file.path)) as asked:
+        answer = await asked.post("/ui/session", json={"key": secrets["read"]})
+        assert "Secure" not in answer.headers["set-cookie"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1"},
+    ],
+)
+async def test_a_page_of_another_site_changes_nothing_on_a_service_without_keys(headers):
+    """Whoever opens a hostile page while a local service runs would work for it."""
+    async with client(an_app()) as asked:
+        assert (await asked.post("/v1/change", headers=headers)).json()["code"] == "foreign"
+        assert (await asked.post("/v1/change", headers={"Origin": "http://127.0.0.1"})).status_code == 200
+        assert (await asked.post("/v1/change")).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_wrong_key_is_told_even_where_all_may_ask(keys):
+    """Its owner would look for his analyses under a tenant that is not his."""
+    file, _ = keys
+    async with client(an_app(api_keys_file=file.path, allow_anonymous=True, host="0.0.0.0")) as asked:
+        assert (await asked.get("/v1/who")).json()["tenant"] == "anonymous"
+        wrong = {"Authorization": "Bearer cert_" + "A" * 43}
+        assert (await asked.get("/v1/who", headers=wrong)).status_code == 401
+
+
+@pytest.mark.anyio
+async def test_the_documents_of_the_interface_and_the_page_ask_for_a_key(keys):
+    """What the service can do, and whose it is, would be everybody's to read."""
+    file, _ = keys
+    async with client(an_app(api_keys_file=file.path)) as asked:
+        for path in ("/docs", "/openapi.json", "/redoc", "/ui", "/ui/analyses", "/v1/nowhere"):
+            assert (await asked.get(path)).status_code == 401, path

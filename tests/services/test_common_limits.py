@@ -269,7 +269,7 @@ def test_events_come_with_ids_heartbeats_and_an_error_as_the_last(serving):
     assert json.loads(last.partition("data: ")[2])["code"] == "input"
 
 
-def test_errors_are_problems_and_tell_nothing_of_ours(serving, capsys):
+def test_errors_are_problems_and_tell_nothing_of_ours(serving, caplog, capsys):
     """Paths, passwords and prompts would go to whoever makes the service fail."""
     live = serving(an_app())
     with live.client() as client:
@@ -286,7 +286,7 @@ def test_errors_are_problems_and_tell_nothing_of_ours(serving, capsys):
         assert answer.headers["content-type"] == "application/problem+json"
         assert not [word for word in (SECRET, "secret", "password") if word in answer.text]
         assert answer.json()["correlation_id"] == answer.headers["x-request-id"]
-    logged = "".join(capsys.readouterr())
+    logged = caplog.text + "".join(capsys.readouterr())
     assert "RuntimeError" in logged
     assert SECRET not in logged
 

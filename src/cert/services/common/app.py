@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from cert._version import __version__
 from cert.core.config import ServiceSettings, Settings
 from cert.core.health import HealthRegistry
+from cert.services.common.app_state import Base
 from cert.services.common.correlation import CorrelationMiddleware
 from cert.services.common.errors import PROBLEM, install_handlers
 from cert.services.common.headers import SecurityHeaders
@@ -22,27 +22,9 @@ from cert.services.common.keys import KeyFile, Keys
 from cert.services.common.limits import Limits, LimitsMiddleware
 from cert.services.common.policy import AccessPolicy, AuthenticationMiddleware
 from cert.services.common.sessions import Sessions
+from cert.services.common.sign_in import sign_in_router
 
 __all__ = ["Base", "create_base"]
-
-
-@dataclass(frozen=True)
-class Base:
-    """What every service has; an app keeps it as ``app.state.base``.
-
-    Attributes:
-        settings: all of them.
-        policy: who is let in.
-        sessions: sign-ins to the page.
-        health: the checks; a service registers its own.
-        registry: of the metrics, served on a port of their own.
-    """
-
-    settings: Settings
-    policy: AccessPolicy
-    sessions: Sessions
-    health: HealthRegistry
-    registry: CollectorRegistry
 
 
 def create_base(
@@ -90,6 +72,7 @@ def create_base(
     app.state.base = base
     install_handlers(app)
     app.include_router(health_router(health))
+    app.include_router(sign_in_router())
     for router in routers:
         app.include_router(router)
     # The last that is added is the outermost.

@@ -144,20 +144,27 @@ class Keys:
             keys = self._file.read()
             self._keys, self._stamp = keys, stamp
 
+    def in_force(self, key_id: str | None) -> bool:
+        """Say whether a key, by its public name, may still be used."""
+        now = datetime.now(UTC)
+        return any(key.id == key_id and not key.expired(now) for key in self._current())
+
     def principal(self, secret: str) -> Principal | None:
         """Return who shows a key, or ``None``. Every key in force is compared, in constant time."""
         if not _KEY.fullmatch(secret):
             return None
-        with self._lock:
-            with contextlib.suppress(ConfigurationError):  # half a file: the keys in force stay in force
-                self.reload()
-            keys = self._keys
         digest, now = _hash(secret), datetime.now(UTC)
         found: ApiKey | None = None
-        for key in keys:
+        for key in self._current():
             if hmac.compare_digest(key.sha256, digest):
                 found = key
         return None if found is None or found.expired(now) else found.principal
+
+    def _current(self) -> tuple[ApiKey, ...]:
+        with self._lock:
+            with contextlib.suppress(ConfigurationError):  # half a file: the keys in force stay in force
+                self.reload()
+            return self._keys
 
 
 def _hash(secret: str) -> str:
@@ -183,6 +190,8 @@ def _key(entry: dict[str, Any]) -> ApiKey:
     if set(entry) != _FIELDS:
         raise ValueError(f"a key has the fields {', '.join(sorted(_FIELDS))}")
     key = ApiKey(**{**entry, "scopes": tuple(entry["scopes"])})
+    if not (isinstance(entry["id"], str) and isinstance(entry["created_at"], str)):
+        raise ValueError("the id and the beginning of a key are text")
     if not _TENANT.fullmatch(key.tenant) or not re.fullmatch(r"[0-9a-f]{64}", key.sha256):
         raise ValueError(f"the key {key.id!r} has no tenant or no SHA-256")
     if not key.scopes or not set(key.scopes) <= set(SCOPES):
