@@ -107,6 +107,7 @@ _TITLES: Final = {
     408: "Request timeout",
     409: "Conflict",
     413: "Content too large",
+    414: "URI too long",
     415: "Unsupported media type",
     421: "Misdirected request",
     422: "Unprocessable content",

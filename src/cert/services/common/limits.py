@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,10 +12,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cert.services.common.errors import problem_bytes
+from cert.services.common.principal import Principal
 
 __all__ = ["Limits", "LimitsMiddleware"]
 
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+_MOST_TARGET_BYTES: Final = 8_192
+_MOST_DEPTH: Final = 64
 _MOST_HEADERS: Final = 100
 _MOST_HEADER_BYTES: Final = 16_384
 # Answered whatever the load: a probe that waits in the queue restarts a busy process.
@@ -54,14 +58,16 @@ class LimitsMiddleware:
 
     A body is taken whole before the route runs: what is slow, too large, compressed, nested too deep or holds
     ``NaN`` never reaches one. A stream of events gives its place back when it begins, and counts as a stream.
+    One tenant waits with half of the queue at most, so that there is room for the others.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
         self._places = asyncio.Semaphore(limits.concurrent)
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._streams = 0
+        self._held = 0  # bytes of bodies that are being read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request within the limits."""
@@ -73,30 +79,45 @@ class LimitsMiddleware:
             await visit.run()
         except _RefusedError as refusal:
             if visit.begun:
-                raise
+                # A stream whose time is over ends between two events, and its reader may ask anew.
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             fields, body = problem_bytes(*refusal.answer, retry_after=refusal.retry_after)
-            fields.append((b"connection", b"close"))
             await send({"type": "http.response.start", "status": refusal.answer[0], "headers": fields})
             await send({"type": "http.response.body", "body": body})
         finally:
             visit.leave()
 
-    async def enter(self) -> None:
+    async def enter(self, tenant: str | None) -> None:
         """Wait for a place.
 
         Raises:
-            _RefusedError: too many wait already.
+            _RefusedError: too many wait already, of all or of this tenant.
         """
-        if self._places.locked():
-            if self._waiting >= self._limits.queue:
-                raise _RefusedError(503, "overloaded", "too many requests are waiting", 1.0)
-            self._waiting += 1
-            try:
-                await self._places.acquire()
-            finally:
-                self._waiting -= 1
-        else:
+        if not self._places.locked():
             await self._places.acquire()
+            return
+        if self._waiting.total() >= self._limits.queue:
+            raise _RefusedError(503, "overloaded", "too many requests are waiting", 1.0)
+        owner = tenant or ""
+        if owner and self._waiting[owner] >= max(1, self._limits.queue // 2):
+            raise _RefusedError(429, "too_many_requests", "too many of your requests are waiting", 1.0)
+        self._waiting[owner] += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting[owner] -= 1
+            self._waiting += Counter()  # forgets those who wait with nothing
+
+    def hold(self, size: int) -> None:
+        """Count bytes of a body in memory; negative ones are let go.
+
+        Raises:
+            _RefusedError: all bodies together take too much.
+        """
+        if size > 0 and self._held + size > self._limits.body_bytes * self._limits.concurrent:
+            raise _RefusedError(503, "overloaded", "too much is being read", 1.0)
+        self._held += size
 
     def release(self) -> None:
         """Give a place back."""
@@ -136,6 +157,7 @@ class _Visit:
         self._is_stream = False
         self._deadline: asyncio.Timeout | None = None
         self._body: Message | None = None
+        self._size = 0
         self.begun = False
 
     async def run(self) -> None:
@@ -145,7 +167,7 @@ class _Visit:
         try:
             async with asyncio.timeout(limits.request_seconds) as self._deadline:
                 if not self._scope["path"].startswith(_UNCOUNTED):
-                    await self._gate.enter()
+                    await self._gate.enter(self._tenant())
                     self._has_place = True
                 await self._gate.app(self._scope, self._replay, self._told)
         except TimeoutError as error:
@@ -155,11 +177,18 @@ class _Visit:
             raise _RefusedError(504, "deadline_exceeded", told) from error
 
     def leave(self) -> None:
+        self._gate.hold(-self._size)
         self._give_place_back()
         if self._is_stream:
             self._gate.close_stream()
 
+    def _tenant(self) -> str | None:
+        principal: Principal | None = self._scope.get("cert.principal")
+        return None if principal is None or principal.key_id is None else principal.tenant
+
     def _check_head(self, headers: Headers) -> None:
+        if len(self._scope.get("raw_path") or b"") + len(self._scope["query_string"]) > _MOST_TARGET_BYTES:
+            raise _RefusedError(414, "target_too_long", "the address is too long")
         size = sum(len(name) + len(value) for name, value in headers.raw)
         if len(headers.raw) > _MOST_HEADERS or size > _MOST_HEADER_BYTES:
             raise _RefusedError(431, "headers_too_large", "there are too many headers, or they are too long")
@@ -176,7 +205,6 @@ class _Visit:
         if self._scope["method"] in _BODILESS and not {"content-length", "transfer-encoding"} & set(headers):
             return b""
         parts: list[bytes] = []
-        size = 0
         try:
             async with asyncio.timeout(self._gate.limits.body_seconds):
                 while True:
@@ -184,8 +212,9 @@ class _Visit:
                     if message["type"] == "http.disconnect":
                         raise _RefusedError(400, "disconnected", "the request ended before its body")
                     parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self._gate.limits.body_bytes:
+                    self._gate.hold(len(parts[-1]))
+                    self._size += len(parts[-1])
+                    if self._size > self._gate.limits.body_bytes:
                         raise self._too_large()
                     if not message.get("more_body", False):
                         break
@@ -227,10 +256,22 @@ class _Visit:
 
 
 def _check_json(body: bytes) -> None:
-    """Refuse what is no JSON, holds NaN or an infinity, or nests deeper than can be read."""
+    """Refuse what is no JSON, holds NaN or an infinity, or nests deeper than anything that is asked here."""
     try:
-        msgspec.json.decode(body)
+        level = [msgspec.json.decode(body)]
     except RecursionError as error:
         raise _RefusedError(400, "invalid_json", "the JSON is nested too deep") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _RefusedError(400, "invalid_json", "the body is no JSON") from error
+    if body.count(b"[") + body.count(b"{") <= _MOST_DEPTH:
+        return
+    for _ in range(_MOST_DEPTH):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, list | dict)
+            for inner in (value if isinstance(value, list) else value.values())
+        ]
+        if not level:
+            return
+    raise _RefusedError(400, "invalid_json", "the JSON is nested too deep")
