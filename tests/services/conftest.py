@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cert.services.common.protocol import guarded_protocol
+from cert.services.common.running import ServiceServer, server_config
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,18 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(app: FastAPI, head_seconds: float = 15.0) -> Iterator[Running]:
-    """Serve an app on a free port of loopback with the protocol that `cert serve` uses."""
+def running(app: FastAPI, head_seconds: float = 15.0, **options: float) -> Iterator[Running]:
+    """Serve an app on a free port of loopback with the protocol that `cert serve` uses.
+
+    The times and numbers are those of `guarded_protocol`.
+    """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)
     port = listener.getsockname()[1]
-    config = uvicorn.Config(
-        app, http=guarded_protocol(head_seconds), ws="none", lifespan="on", log_config=None, access_log=False,
-        server_header=False, timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    config = server_config(app)
+    config.http = guarded_protocol(head_seconds, **options)  # type: ignore[arg-type]  # numbers, by name
+    server = ServiceServer(config, app, shutdown_seconds=5.0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60.0

@@ -194,6 +194,8 @@ class _Visit:
             raise _RefusedError(431, "headers_too_large", "there are too many headers, or they are too long")
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise _RefusedError(415, "compressed", "a compressed body is not read")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise _RefusedError(400, "invalid_request", "the request says two things of its length")
         declared = headers.get("content-length", "0")
         if not declared.isascii() or not declared.isdigit():
             raise _RefusedError(400, "invalid_request", "Content-Length is no number")
