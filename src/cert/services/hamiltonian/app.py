@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from cert.core.config import Settings
 from cert.core.health import HealthRegistry
 from cert.services.common.app import create_base
+from cert.services.common.drain import drain_of
 from cert.services.hamiltonian.configured import options_of
 from cert.services.hamiltonian.models import ModelTable
 from cert.services.hamiltonian.options import HamiltonianOptions
@@ -65,11 +66,12 @@ def create_app(
         )
         recent = RecentAnalyses(options.recent, options.recent_bytes)
         app.state.cert = state = HamiltonianState(options, models, recent, engine)
+        forget = drain_of(app).tell(state.live.end)
         await asyncio.to_thread(models.load)
         try:
             yield
         finally:
-            state.live.end()
+            forget()
             if engine is not None:
                 await engine.close()
             if monitors is None:  # others are their maker's to end

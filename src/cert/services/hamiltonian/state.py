@@ -66,6 +66,12 @@ class HamiltonianState:
     engine: Engine | None = None
     live: LiveStreams = field(default_factory=LiveStreams)
 
+    def is_local(self, model: str) -> bool:
+        """Say whether a chat with a model is answered in this process and not by the engine."""
+        if self.engine is None:
+            return True
+        return model in self.models.names and model not in self.engine.options.models
+
 
 def state_of(request: Request) -> HamiltonianState:
     """Return the resources of the service that a request came to."""

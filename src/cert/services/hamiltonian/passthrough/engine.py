@@ -26,6 +26,7 @@ from cert.core.errors import (
 from cert.core.events import EventHub
 from cert.core.resilience import ResiliencePolicy, ResilienceStack
 from cert.services.hamiltonian.options import UpstreamOptions
+from cert.trajectory.calibration.watch import GateWatch
 
 __all__ = ["Engine", "Refusal"]
 
@@ -64,8 +65,10 @@ class Engine:
         self, options: UpstreamOptions, *, breaker: BreakerPolicy | None = None, hub: EventHub | None = None
     ) -> None:
         self.options = options
+        self._hub = hub
         # What an engine was found not to give, by model: candidates to ask for, 0 for none at all.
         self.accepted: dict[str, int] = {}
+        self._watches: dict[tuple[str, str], GateWatch] = {}
         self._key = options.api_key.get_secret_value() if options.api_key else ""
         self._stack = ResilienceStack(
             "engine",
@@ -87,6 +90,13 @@ class Engine:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+    def watch_of(self, model: str, tenant: str) -> GateWatch | None:
+        """Return a tenant's watch of the gate of a model; ``None`` where it has none."""
+        gate = self.options.gates.get(model)
+        if gate is None:
+            return None
+        return self._watches.setdefault((model, tenant), GateWatch(gate, hub=self._hub))
 
     async def ask(self, body: bytes, *, accept: str) -> httpx2.Response | Refusal:
         """Send a chat and return its answer with the body still to be read; the caller closes it.
@@ -110,11 +120,7 @@ class Engine:
         Raises:
             CertError: it breaks, takes too long, or is larger than the operator allows.
         """
-        try:
-            async with asyncio.timeout(self.options.answer_seconds):
-                return b"".join([chunk async for chunk in self.chunks(response)])
-        except TimeoutError as error:
-            raise UpstreamTimeoutError("the engine did not finish its answer in time") from error
+        return b"".join([chunk async for chunk in self.chunks(response)])
 
     async def chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of an answer as they come; the next are read when these were taken.
@@ -122,9 +128,12 @@ class Engine:
         Raises:
             CertError: as `whole`.
         """
+        until = asyncio.get_running_loop().time() + self.options.answer_seconds
         try:
             async for chunk in response.aiter_raw():
                 yield chunk
+                if asyncio.get_running_loop().time() > until:
+                    raise UpstreamTimeoutError("the engine did not finish its answer in time")
         except httpx2.TimeoutException as error:
             raise UpstreamTimeoutError("the engine fell silent") from error
         except httpx2.HTTPError as error:
