@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cert.observability.catalogue import CATALOGUE, LABELS, Metric
+from cert.observability.catalogue import CATALOGUE, HTTP_CATALOGUE, HTTP_LABELS, LABELS, Metric
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 HEAD = """\
@@ -32,17 +32,25 @@ with start_metrics_server(registry, port=0) as server:
     server.port
 ```
 
-`cert_process_…` comes from `/proc`, and so on Linux only.
+`cert_http_…` are of the two services, on their port of metrics. `cert_process_…` comes from `/proc`, and so
+on Linux only.
 """
 
 
 def reference() -> str:
     """Return the page."""
-    rows = ["| metric | kind | labels | what |", "|---|---|---|---|", *map(_row, CATALOGUE)]
+    rows = [
+        "| metric | kind | labels | what |",
+        "|---|---|---|---|",
+        *map(_row, (*CATALOGUE, *HTTP_CATALOGUE)),
+    ]
     labels = ["| label | says | values |", "|---|---|---|"]
-    labels += [f"| `{name}` | {says} | {_bound(name, bound)} |" for name, (says, bound) in LABELS.items()]
+    labels += [
+        f"| `{name}` | {says} | {_bound(name, bound)} |"
+        for name, (says, bound) in (LABELS | HTTP_LABELS).items()
+    ]
     parts = [HEAD, "\n".join(rows), "## Labels", _LABELS, "\n".join(labels)]
-    buckets = [_buckets(metric) for metric in CATALOGUE if metric.buckets]
+    buckets = [_buckets(metric) for metric in (*CATALOGUE, *HTTP_CATALOGUE) if metric.buckets]
     parts += ["## Buckets", "Upper bounds; `+Inf` follows.", "\n".join(buckets)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

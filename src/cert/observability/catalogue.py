@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CATALOGUE", "LABELS", "Metric"]
+__all__ = ["CATALOGUE", "HTTP_CATALOGUE", "HTTP_LABELS", "LABELS", "Metric"]
 
 _CALL = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_HTTP = (0.001, 0.0025, *_CALL)
 _LOAD = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _RUN = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0)
 _STAGE = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
@@ -160,4 +161,22 @@ LABELS: dict[str, tuple[str, int | tuple[str, ...]]] = {
     "event": ("name of the event's class", 32),
     "version": ("of this package", 1),
     "python": ("the interpreter's version", 1),
+}
+
+# Of the services alone, and fed by them.
+HTTP_CATALOGUE: tuple[Metric, ...] = (
+    _counter("cert_http_requests_total", "Requests that were answered.", "method", "route", "status"),
+    _histogram(
+        "cert_http_request_duration_seconds",
+        "Time from a request to the beginning of its answer, the wait for a place included.",
+        _HTTP,
+        "method",
+        "route",
+    ),
+    _gauge("cert_http_requests_in_flight", "Requests and streams of events that are not at their end."),
+)
+HTTP_LABELS: dict[str, tuple[str, int | tuple[str, ...]]] = {
+    "method": ("of the request", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")),
+    "route": ("the route's template, or `unmatched`", 64),
+    "status": ("class of the answer's status", ("2xx", "3xx", "4xx", "5xx")),
 }

@@ -8,51 +8,34 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cert.observability.catalogue import HTTP_CATALOGUE, HTTP_LABELS
+from cert.observability.labels import Fixed
+
 __all__ = ["HttpMetrics", "HttpMetricsMiddleware"]
 
-_BUCKETS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    120.0,
-)
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_BY_NAME: Final = {metric.name: metric for metric in HTTP_CATALOGUE}
 
 
 class HttpMetrics:
-    """The collectors, in a registry of one service."""
+    """The instruments, in the registry of one service."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "cert_http_requests",
-            "Requests answered, by route and class of status.",
-            ("method", "route", "status"),
-            registry=registry,
-        )
+        requests = _BY_NAME["cert_http_requests_total"]
+        self.requests = Counter(requests.name, requests.help, requests.labels, registry=registry)
+        seconds = _BY_NAME["cert_http_request_duration_seconds"]
         self.seconds = Histogram(
-            "cert_http_request_seconds",
-            "Seconds from a request to the beginning of its answer.",
-            ("method", "route"),
-            buckets=_BUCKETS,
-            registry=registry,
+            seconds.name, seconds.help, seconds.labels, buckets=seconds.buckets, registry=registry
         )
-        self.in_flight = Gauge(
-            "cert_http_requests_in_flight",
-            "Requests and streams that are not at their end.",
-            registry=registry,
-        )
+        in_flight = _BY_NAME["cert_http_requests_in_flight"]
+        self.in_flight = Gauge(in_flight.name, in_flight.help, registry=registry)
+        self.method = Fixed(_values("method"))
+        self.status = Fixed(_values("status"))
+
+
+def _values(label: str) -> tuple[str, ...]:
+    bound = HTTP_LABELS[label][1]
+    assert isinstance(bound, tuple)
+    return bound
 
 
 class HttpMetricsMiddleware:
@@ -82,6 +65,6 @@ class HttpMetricsMiddleware:
             self._metrics.in_flight.dec()
             # The template of the route, never the path: that is the caller's to choose.
             route = getattr(scope.get("route"), "path", "unmatched")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.requests.labels(method, route, f"{status // 100}xx").inc()
+            method = self._metrics.method(scope["method"])
+            self._metrics.requests.labels(method, route, self._metrics.status(f"{status // 100}xx")).inc()
             self._metrics.seconds.labels(method, route).observe((first or time.perf_counter()) - begun)
