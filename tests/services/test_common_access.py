@@ -283,3 +283,25 @@ async def test_the_documents_of_the_interface_and_the_page_ask_for_a_key(keys):
     async with client(an_app(api_keys_file=file.path)) as asked:
         for path in ("/docs", "/openapi.json", "/redoc", "/ui", "/ui/analyses", "/v1/nowhere"):
             assert (await asked.get(path)).status_code == 401, path
+
+
+@pytest.mark.anyio
+async def test_the_interface_is_told_without_a_script_or_another_host():
+    """The page of it would be empty under our own security policy, or on a machine without the network."""
+    async with client(an_app()) as asked:
+        text = (await asked.get("/docs")).text
+    assert "POST /v1/change" in text
+    assert not [part for part in ("<script", "<style", "://", "src=") if part in text]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "scheme"), [((), "http"), (("127.0.0.1",), "https"), (("10.0.0.0/8",), "http")]
+)
+def test_only_a_proxy_that_is_named_says_how_it_was_asked(serving, proxies, scheme):
+    """Anybody could make the service believe that he came by TLS, or from another address."""
+    app = an_app(trusted_proxies=proxies)
+    with serving(app).client() as asked:
+        answer = asked.get(
+            "/health/live", headers={"X-Forwarded-Proto": "https", "X-Forwarded-For": "8.8.8.8"}
+        )
+    assert ("strict-transport-security" in answer.headers) == (scheme == "https")

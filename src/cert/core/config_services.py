@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,6 +60,11 @@ class ServiceSettings(SettingsGroup):
     allow_anonymous: bool = setting(
         False, "ALLOW_ANONYMOUS", "answer everybody without a key, whatever the address"
     )
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_parts)] = setting(
+        (),
+        "TRUSTED_PROXIES",
+        "addresses or networks of proxies whose X-Forwarded-… is believed, with commas between",
+    )
     max_body_bytes: int = setting(2_000_000, "MAX_BODY_BYTES", "size of a request", ge=1_000)
     max_batch: int = setting(64, "MAX_BATCH", "prompts in one request", ge=1)
     max_concurrent: int = setting(64, "MAX_CONCURRENT", "requests at work at once", ge=1)
@@ -72,6 +78,16 @@ class ServiceSettings(SettingsGroup):
         28_800.0, "SESSION_SECONDS", "seconds that a sign-in to the page lasts"
     )
     recent_analyses: int = setting(200, "RECENT_ANALYSES", "analyses that are kept for each tenant", ge=1)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError:
+                raise ValueError(f"{one} is neither an address nor a network such as 10.0.0.0/8") from None
+        return value
 
 
 class GatewaySettings(SettingsGroup):

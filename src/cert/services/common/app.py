@@ -21,6 +21,7 @@ from cert.services.common.http_metrics import HttpMetrics, HttpMetricsMiddleware
 from cert.services.common.keys import KeyFile, Keys
 from cert.services.common.limits import Limits, LimitsMiddleware
 from cert.services.common.policy import AccessPolicy, AuthenticationMiddleware
+from cert.services.common.reference import reference_router
 from cert.services.common.sessions import Sessions
 from cert.services.common.sign_in import sign_in_router
 
@@ -62,7 +63,7 @@ def create_base(
         description=description,
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # its page loads scripts from elsewhere, which the security policy forbids
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is `reference_router`
         redoc_url=None,
         openapi_url="/openapi.json",
         responses={
@@ -73,6 +74,7 @@ def create_base(
     install_handlers(app)
     app.include_router(health_router(health))
     app.include_router(sign_in_router())
+    app.include_router(reference_router())
     for router in routers:
         app.include_router(router)
     # The last that is added is the outermost.

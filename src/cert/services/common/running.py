@@ -147,7 +147,8 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(service.trusted_proxies),
+        forwarded_allow_ips=list(service.trusted_proxies),
         h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_graceful_shutdown=max(1, int(service.shutdown_seconds * _SHARE_OF_REQUESTS)),
     )
