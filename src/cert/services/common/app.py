@@ -66,6 +66,8 @@ def create_base(
         docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is `reference_router`
         redoc_url=None,
         openapi_url="/openapi.json",
+        # Spans and metrics are FastAPI's own; its logs would hold messages of exceptions, which hold prompts.
+        telemetry={"logs": False},
         responses={
             "default": {"description": "a problem (RFC 9457)", "content": {PROBLEM: {"schema": _SCHEMA}}}
         },

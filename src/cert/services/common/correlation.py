@@ -18,7 +18,7 @@ from cert.core.correlation import correlated, correlation_id
 from cert.observability.logging import get_logger
 from cert.services.common.errors import GENERIC, problem_bytes
 
-__all__ = ["BrokenOffError", "CorrelationMiddleware", "outgoing_headers", "trace_id_of"]
+__all__ = ["BrokenOffError", "CorrelationMiddleware", "outgoing_headers", "places_of", "trace_id_of"]
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _trace: ContextVar[str | None] = ContextVar("cert_trace_id", default=None)
@@ -33,8 +33,8 @@ def trace_id_of(header: str) -> str | None:
     return match[1]
 
 
-def _places(error: BaseException) -> list[str]:
-    """Where an exception came through, innermost last: files and lines, no text."""
+def places_of(error: BaseException) -> list[str]:
+    """Return where an exception came through, innermost last: files and lines, and no text of its own."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
 
@@ -102,7 +102,7 @@ class CorrelationMiddleware:
                 raise
             await _tell(told, 503, "ending", "the service is about to end", 5.0)
         except Exception as error:
-            self._log.error("request_failed", error=type(error).__name__, at=_places(error))
+            self._log.error("request_failed", error=type(error).__name__, at=places_of(error))
             if status:
                 # The connection has to break. The server logs what reaches it, text and all.
                 raise BrokenOffError(type(error).__name__) from None

@@ -12,6 +12,8 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from cert.core.errors import CertError
+from cert.observability.logging import get_logger
+from cert.services.common.correlation import places_of
 from cert.services.common.drain import Drain
 from cert.services.common.errors import GENERIC, problem, problem_of
 
@@ -82,9 +84,13 @@ async def _encoded(
             except CertError as error:
                 yield Event("error", problem_of(error)).encode()
                 return
-            except Exception:
+            except Exception as error:
+                # A defect. Its text may hold a prompt; the reader has the id by which the log tells where.
+                get_logger("cert.services").error(
+                    "stream_failed", error=type(error).__name__, at=places_of(error)
+                )
                 yield Event("error", problem(500, "internal", GENERIC)).encode()
-                raise
+                return
             yield event.encode()
     finally:
         if ended is not None:
