@@ -1,0 +1,1 @@
+"""The Coordination service: measurements of teams as jobs, what they cost, and how systems drift."""

@@ -1,0 +1,50 @@
+"""Paid answers of jobs, sealed."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+from cert.coordination.store.records import Call, Lease, Record
+from cert.coordination.store.sql import SqlStore
+from cert.services.coordination.jobs.cipher import Cipher
+
+__all__ = ["SealedStore"]
+
+
+class SealedStore(SqlStore):
+    """A `SqlStore` whose answers only the holder of the key can read.
+
+    Args:
+        store: a path, or the URL of a database.
+        cipher: seals the answers.
+        **options: as of `SqlStore`.
+    """
+
+    def __init__(self, store: str, cipher: Cipher, **options: Any) -> None:
+        super().__init__(store, **options)
+        self._cipher = cipher
+
+    async def _find(self, key: str) -> Record | None:
+        found = await super()._find(key)
+        return None if found is None else self._opened(found)
+
+    async def _claim(self, call: Call) -> Record | Lease | None:
+        found = await super()._claim(call)
+        return self._opened(found) if isinstance(found, Record) else found
+
+    async def _record(self, lease: Lease, record: Record) -> Record:
+        sealed = base64.b64encode(self._cipher.seal(record.value.encode(), _place(record))).decode()
+        return self._opened(await super()._record(lease, replace(record, value=sealed)))
+
+    def _opened(self, record: Record) -> Record:
+        try:
+            sealed = base64.b64decode(record.value, validate=True)
+        except ValueError:
+            sealed = b""  # which does not open, and says so
+        return replace(record, value=self._cipher.open(sealed, _place(record)).decode())
+
+
+def _place(record: Record) -> str:
+    return f"answer:{record.scope}:{record.key}"
