@@ -1,4 +1,4 @@
-"""Server-sent events of an engine, and ours to its caller: one is asked for at a time, and nothing fills up."""
+"""Server-sent events: those of an engine as they are read, and ours to its caller, one at a time."""
 
 from __future__ import annotations
 
