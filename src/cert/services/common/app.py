@@ -74,10 +74,8 @@ def create_base(
     )
     app.state.base = base
     install_handlers(app)
-    app.include_router(health_router(health))
-    app.include_router(sign_in_router())
-    app.include_router(reference_router())
-    for router in routers:
+    # Routes are tried in turn: those that are asked most come first.
+    for router in (*routers, health_router(health), sign_in_router(), reference_router()):
         app.include_router(router)
     # The last that is added is the outermost.
     app.add_middleware(LimitsMiddleware, limits=_limits(service))

@@ -35,6 +35,6 @@ class Base:
     registry: CollectorRegistry
 
 
-def base_of(request: Request) -> Base:
+async def base_of(request: Request) -> Base:
     """Return that of the service which a request came to."""
     return cast(Base, request.app.state.base)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -44,7 +44,7 @@ class Principal:
 ANONYMOUS = Principal("anonymous", None, frozenset(SCOPES))
 
 
-def require(scope: Scope) -> Callable[[Request], Principal]:
+def require(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
     """Return the dependency of a route that needs a scope: it gives the `Principal`.
 
     Raises:
@@ -52,7 +52,7 @@ def require(scope: Scope) -> Callable[[Request], Principal]:
         ForbiddenError: (403) the key does not have the scope.
     """
 
-    def principal(request: Request) -> Principal:
+    async def principal(request: Request) -> Principal:  # asynchronous, since any other takes a thread
         found: Principal | None = request.scope.get("cert.principal")
         if found is None:
             raise UnauthorizedError("an API key is needed", hint="Authorization: Bearer cert_…")

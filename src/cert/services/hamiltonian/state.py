@@ -73,7 +73,7 @@ class HamiltonianState:
         return model in self.models.names and model not in self.engine.options.models
 
 
-def state_of(request: Request) -> HamiltonianState:
+async def state_of(request: Request) -> HamiltonianState:  # asynchronous, since any other takes a thread
     """Return the resources of the service that a request came to."""
     return cast(HamiltonianState, request.app.state.cert)
 
