@@ -325,6 +325,23 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * Alive
+         * @description The process answers.
+         * @example {
+         *       "schema_version": 1,
+         *       "status": "alive",
+         *       "uptime_seconds": 12.5
+         *     }
+         */
+        Alive: {
+            /** Schema Version */
+            schema_version: number;
+            /** Status */
+            status: string;
+            /** Uptime Seconds */
+            uptime_seconds: number;
+        };
+        /**
          * Analysis
          * @description One watched generation, as the schema ``trajectory-analysis.v1.json`` has it.
          *
@@ -776,6 +793,23 @@ export interface components {
             upper: number | ("Infinity" | "-Infinity") | null;
         };
         /**
+         * CheckState
+         * @description What one check found. It names no host, path or model of the operator.
+         */
+        CheckState: {
+            /** Code */
+            code: string | null;
+            /** Critical */
+            critical: boolean;
+            /** Seconds */
+            seconds: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "healthy" | "degraded" | "unhealthy";
+        };
+        /**
          * EarlyStop
          * @description How the gate's alarm ended the generation.
          */
@@ -803,6 +837,40 @@ export interface components {
             checks: components["schemas"]["Check"][];
             /** Profile */
             profile: string;
+        };
+        /**
+         * HealthState
+         * @description Every check; ``at`` is seconds since 1970, UTC.
+         * @example {
+         *       "at": 1796000000,
+         *       "checks": {
+         *         "models": {
+         *           "critical": true,
+         *           "seconds": 0.001,
+         *           "status": "healthy"
+         *         }
+         *       },
+         *       "ready": true,
+         *       "schema_version": 1,
+         *       "status": "healthy"
+         *     }
+         */
+        HealthState: {
+            /** At */
+            at: number;
+            /** Checks */
+            checks: {
+                [key: string]: components["schemas"]["CheckState"];
+            };
+            /** Ready */
+            ready: boolean;
+            /** Schema Version */
+            schema_version: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "healthy" | "degraded" | "unhealthy";
         };
         /**
          * Identity
@@ -882,6 +950,26 @@ export interface components {
             title: string;
             /** Type */
             type: string;
+        };
+        /**
+         * Readiness
+         * @description Whether requests should come here.
+         * @example {
+         *       "ready": true,
+         *       "schema_version": 1,
+         *       "status": "healthy"
+         *     }
+         */
+        Readiness: {
+            /** Ready */
+            ready: boolean;
+            /** Schema Version */
+            schema_version: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "healthy" | "degraded" | "unhealthy";
         };
         /**
          * Risk
@@ -1090,7 +1178,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/json": components["schemas"]["HealthState"];
                 };
             };
             /** @description not fit for work */
@@ -1098,7 +1186,9 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": components["schemas"]["HealthState"];
+                };
             };
             /** @description a problem (RFC 9457) */
             default: {
@@ -1136,9 +1226,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        [key: string]: unknown;
-                    };
+                    "application/json": components["schemas"]["Alive"];
                 };
             };
             /** @description a problem (RFC 9457) */
@@ -1177,7 +1265,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/json": components["schemas"]["Readiness"];
                 };
             };
             /** @description they should not */
@@ -1185,7 +1273,9 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": components["schemas"]["Readiness"];
+                };
             };
             /** @description a problem (RFC 9457) */
             default: {
@@ -1747,33 +1837,27 @@ export interface operations {
                     "application/json": {
                         [key: string]: unknown;
                     };
-                    "text/event-stream": string;
+                    "text/event-stream": unknown;
                 };
             };
-            /** @description an error in OpenAI's shape: the answer is withheld */
+            /** @description an error in OpenAI's shape, or a problem (RFC 9457) where the request came no further */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": Record<string, never>;
+                    "application/problem+json": Record<string, never>;
+                };
             };
-            /** @description a problem (RFC 9457) */
+            /** @description an error in OpenAI's shape, or a problem (RFC 9457) where the request came no further */
             default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": {
-                        code: string;
-                        correlation_id: string | null;
-                        detail: string;
-                        errors?: Record<string, never>[];
-                        hint?: string;
-                        retry_after?: number;
-                        status: number;
-                        title: string;
-                        type: string;
-                    };
+                    "application/json": Record<string, never>;
+                    "application/problem+json": Record<string, never>;
                 };
             };
         };

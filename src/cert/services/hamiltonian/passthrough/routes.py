@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cert.core.errors import CertError
+from cert.services.common.errors import PROBLEM
 from cert.services.hamiltonian.passthrough.asking import read_asked
 from cert.services.hamiltonian.passthrough.errors import error_response
 from cert.services.hamiltonian.passthrough.forward import forwarded
@@ -62,8 +63,12 @@ _ANSWER: dict[str, Any] = {
     },
     "content": {
         "application/json": {"schema": {"type": "object", "additionalProperties": True}},
-        "text/event-stream": {"schema": {"type": "string"}},
+        "text/event-stream": {},
     },
+}
+_ERROR: dict[str, Any] = {
+    "description": "an error in OpenAI's shape, or a problem (RFC 9457) where the request came no further",
+    "content": {"application/json": {"schema": {"type": "object"}}, PROBLEM: {"schema": {"type": "object"}}},
 }
 
 
@@ -73,7 +78,7 @@ _ANSWER: dict[str, Any] = {
     summary="OpenAI's chat, watched",
     response_class=Response,
     openapi_extra={"requestBody": _BODY},
-    responses={200: _ANSWER, 422: {"description": "an error in OpenAI's shape: the answer is withheld"}},
+    responses={200: _ANSWER, 422: _ERROR, "default": _ERROR},
 )
 async def create_chat_completion(request: Request, state: State, principal: Writer) -> Response:
     """Members that nobody here knows go to the engine as they are. Errors have OpenAI's shape."""

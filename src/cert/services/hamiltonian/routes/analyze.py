@@ -59,7 +59,7 @@ async def analyze_batch(body: BatchRequest, request: Request, state: State, prin
     summary="Generate and analyse token by token",
     description=_EVENTS,
     response_class=EventStream,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def analyze_stream(body: StreamRequest, state: State, principal: Writer) -> Response:
     """See the description of the events."""
