@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -232,3 +233,12 @@ def test_an_event_stream_that_breaks_off_is_an_error(live):
     with contextlib.suppress(ConnectionFailedError), HamiltonianClient("http://127.0.0.1:9") as nowhere:
         nowhere.analyze(PROMPT)
         pytest.fail("there is nobody")
+
+
+def test_the_program_of_the_documentation_runs(live, capsys):
+    """What people copy first has to work."""
+    page = (Path(__file__).parents[2] / "docs/how-to/use-the-clients.md").read_text(encoding="utf-8")
+    program = page.partition("```py\n")[2].partition("```")[0]
+    exec(program.replace("http://localhost:8000", live.url).replace(', api_key="cert_…"', ""), {})
+    told = capsys.readouterr().out
+    assert "pass" in told or "fail" in told
