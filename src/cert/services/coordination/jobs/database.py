@@ -1,4 +1,4 @@
-"""Where jobs, their answers and the state of drift lie: one PostgreSQL, or three SQLite files side by side."""
+"""Where jobs, answers and the state of drift lie: one PostgreSQL, or three SQLite files side by side."""
 
 from __future__ import annotations
 
