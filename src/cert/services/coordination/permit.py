@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -33,7 +33,7 @@ class PermittedChat:
         inner: ChatClient,
         name: str,
         permit: Permit,
-        book: Callable[[str, int], Awaitable[None]],
+        book: Callable[[str, int], Coroutine[Any, Any, None]],
     ) -> None:
         self._inner = inner
         self._name = name

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -17,6 +17,8 @@ from cert.services.coordination.jobs.schema import EVENTS, JOBS
 from cert.services.coordination.jobs.table import JobTable
 
 __all__ = ["JobStore"]
+
+T = TypeVar("T")
 
 # Of all tenants together, as a multiple of what one may have waiting.
 _TENANTS_WORTH = 20
@@ -232,7 +234,7 @@ def _of(tenant: str, identifier: str) -> sa.ColumnElement[bool]:
     return sa.and_(JOBS.c.id == identifier, JOBS.c.tenant == tenant)
 
 
-def _there(found: Any) -> Any:
+def _there(found: T | None) -> T:
     if found is None:
         raise NotFoundError("there is no such measurement")
     return found
