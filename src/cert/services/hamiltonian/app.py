@@ -20,6 +20,7 @@ from cert.services.hamiltonian.passthrough.routes import router as passthrough
 from cert.services.hamiltonian.recent import RecentAnalyses
 from cert.services.hamiltonian.routes import analyses, analyze, calibrations
 from cert.services.hamiltonian.state import HamiltonianState
+from cert.services.page import page_router
 from cert.trajectory.api import HamiltonianMonitor
 
 __all__ = ["create_app"]
@@ -81,7 +82,14 @@ def create_app(
         settings,
         title="CERT Hamiltonian service",
         description=_DESCRIPTION,
-        routers=[analyze.router, analyses.router, calibrations.router, passthrough, *routers],
+        routers=[
+            analyze.router,
+            analyses.router,
+            calibrations.router,
+            passthrough,
+            page_router("hamiltonian"),
+            *routers,
+        ],
         lifespan=lifespan,
         health=health,
     )

@@ -14,7 +14,7 @@ from cert.reporting.page import asset, environment, policy
 from cert.trajectory.report.view import SURPRISAL_CLASSES, legend, section
 from cert.trajectory.types import TrajectoryAnalysis
 
-__all__ = ["render_report"]
+__all__ = ["render_report", "report_data"]
 
 _PACKAGE = "cert.trajectory.report"
 
@@ -38,15 +38,15 @@ def render_report(analyses: TrajectoryAnalysis | Sequence[TrajectoryAnalysis]) -
         style=Markup(style),  # noqa: S704 - package data, not input
         library=Markup(library),  # noqa: S704 - the same
         script=Markup(script),  # noqa: S704 - the same
-        data=_script_json([entry["data"] for entry in sections]),
+        data=report_data([entry["data"] for entry in sections]),
         policy=policy([library, script], [style]),
         classes=range(SURPRISAL_CLASSES),
         legend=legend(),
     )
 
 
-def _script_json(data: Any) -> Markup:
-    """JSON that can end neither the script element nor, in old parsers, a line of script."""
+def report_data(data: Any) -> Markup:
+    """Return JSON that can end neither the script element nor, in old parsers, a line of script."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
