@@ -45,6 +45,11 @@ class Chats:
         """The models that may be asked for; the first is meant where none is named."""
         return tuple(self._models if self._given is None else self._given)
 
+    @property
+    def have_budgets(self) -> bool:
+        """Whether the clients keep to the budget that they are opened with; ready ones know of none."""
+        return self._given is None
+
     def check(self, name: str) -> None:
         """Refuse what is not on the list, or cannot be asked here.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from cert.coordination.statistics.verdict import Rules
 from cert.coordination.store import CompletionStore
 from cert.coordination.strategies.team import Agent
 from cert.coordination.suite import CoordinationReport, Progress
+from cert.coordination.types import Task
+from cert.core.errors import CertError
 from cert.core.money import dollars, micro_dollars
 from cert.reporting.data import json_ready
 from cert.services.coordination.budgets import TenantBudgets
@@ -67,8 +69,7 @@ class Measuring:
         async with contextlib.AsyncExitStack() as stack:
             store = self._answers()
             stack.push_async_callback(store.aclose)
-            setup = await self._setup(held, asked, store)
-            orchestrator, evaluator = setup
+            orchestrator, evaluator = await self._setup(held, asked, store)
             plan = orchestrator.plan(
                 tasks,
                 asked.systems,
@@ -87,12 +88,20 @@ class Measuring:
                 on_progress=lambda now: self._moved(held, now),
             )
             report = await self._whole(held, report)
-            if asked.watch_drift:
-                who = (
-                    f"{asked.model or self._chats.names[0]} {asked.judge or asked.evaluator or 'normalized'}"
-                )
-                await self._drift.feed(job.tenant, who, tasks, report)
-        return await asyncio.to_thread(_outcome, report, asked.model or self._chats.names[0], evaluator)
+        name = asked.model or self._chats.names[0]
+        drift = None
+        if asked.watch_drift:
+            who = f"{name} {asked.judge or asked.evaluator or 'normalized'}"
+            drift = await self._fed(job.tenant, who, tasks, report)
+        return await asyncio.to_thread(_outcome, report, name, evaluator, drift)
+
+    async def _fed(self, tenant: str, who: str, tasks: Sequence[Task], report: CoordinationReport) -> str:
+        """Feed the scores; what is measured and paid for is not lost where that fails."""
+        try:
+            await self._drift.feed(tenant, who, tasks, report)
+        except CertError as error:
+            return error.code
+        return "fed"
 
     async def _setup(
         self, held: WorkInHand, asked: MeasurementRequest, store: CompletionStore
@@ -136,7 +145,8 @@ class Measuring:
         async def book(model: str, micro: int) -> None:
             await budget.book(job.id, model, micro)
 
-        return PermittedChat(inner, name, permit, book)
+        own = None if self._chats.have_budgets else budget.budget
+        return PermittedChat(inner, name, permit, book, own)
 
     async def _evaluator(self, held: WorkInHand, asked: MeasurementRequest) -> Evaluator:
         if asked.judge is not None:
@@ -167,12 +177,13 @@ class Measuring:
         return replace(report, spent=report.spent + before, saved=max(dollars(0), report.saved - before))
 
 
-def _outcome(report: CoordinationReport, model: str, evaluator: str) -> Outcome:
+def _outcome(report: CoordinationReport, model: str, evaluator: str, drift: str | None) -> Outcome:
     result = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
     summary = {
         "model": model,
         "evaluator": evaluator,
         "stopped": report.stopped,
+        "drift": drift,
         "findings": [
             {
                 "system": found.system,

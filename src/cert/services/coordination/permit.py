@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 from cert.backends.base import Message
 from cert.coordination.chat import ChatClient, ChatIdentity, ChatRequest, Completion, Usage
 from cert.coordination.store.uninterrupted import uninterrupted
+from cert.core.budget import Budget
+from cert.core.resilience import surely_unbilled
 
 __all__ = ["Permit", "PermittedChat"]
 
@@ -26,6 +28,7 @@ class PermittedChat:
         name: as requests name the model.
         permit: returns where a call may be made, and never where it may not.
         book: told of the model and the micro-dollars of each answer that was paid for.
+        budget: that the call has to fit in, where the client inside keeps to none.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class PermittedChat:
         name: str,
         permit: Permit,
         book: Callable[[str, int], Coroutine[Any, Any, None]],
+        budget: Budget | None = None,
     ) -> None:
         self._inner = inner
         self._name = name
         self._permit = permit
         self._book = book
+        self._budget = budget
 
     @property
     def identity(self) -> ChatIdentity:
@@ -73,9 +78,26 @@ class PermittedChat:
     ) -> Completion:
         """Make one completion, if the job may."""
         await self._permit()
-        completion = await self._inner.complete(prompt, agent=agent, timeout=timeout, **options)
+        request = ChatRequest.of(prompt, **options)
+        completion = await self._within_budget(request, agent, timeout)
         if completion.cost_micro_dollars:
             await uninterrupted(self._book(self._name, completion.cost_micro_dollars))
+        return completion
+
+    async def _within_budget(
+        self, request: ChatRequest, agent: str | None, timeout: float | None
+    ) -> Completion:
+        if self._budget is None:
+            return await self._inner.complete(request, agent=agent, timeout=timeout)
+        reservation = await self._budget.reserve_async(self._inner.most(request), agent)
+        try:
+            completion = await self._inner.complete(request, agent=agent, timeout=timeout)
+        except BaseException as error:
+            await uninterrupted(
+                reservation.release_async() if surely_unbilled(error) else reservation.keep_async()
+            )
+            raise
+        await uninterrupted(reservation.settle_async(completion.cost_micro_dollars))
         return completion
 
     async def aclose(self) -> None:

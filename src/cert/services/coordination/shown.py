@@ -62,6 +62,7 @@ class Summary(_Shown):
     model: str
     evaluator: str
     stopped: Literal["budget", "max_cost"] | None
+    drift: Annotated[str | None, Field(description="`fed`, or why it could not be; null: was not asked for")]
     findings: list[Finding]
 
 
