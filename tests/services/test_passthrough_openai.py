@@ -6,6 +6,7 @@ import contextlib
 import json
 
 import httpx2
+import numpy as np
 import openai
 import pytest
 from pydantic import SecretStr
@@ -17,6 +18,9 @@ from cert.services.hamiltonian.passthrough.asking import read_asked
 from cert.testing import FaultServer, Reply, error, ok
 from cert.testing.replies import Token
 from cert.trajectory.api import HamiltonianMonitor
+from cert.trajectory.calibration.calibrate import calibrate
+from cert.trajectory.calibration.gate import CalibratedGate
+from cert.trajectory.calibration.labelled import Conditions, LabelledData
 from cert.trajectory.types import TrajectoryConfig
 
 CHAT = [{"role": "user", "content": "What is the capital of Velmora?"}]
@@ -301,6 +305,37 @@ def test_an_engine_that_is_down_is_told_so(serving, client_of, backend):
             client.chat.completions.create(model="scripted", messages=CHAT)
         seen.add(caught.value.status_code)
     assert seen == {502, 503}  # at first it is tried, then the breaker refuses
+
+
+def test_a_certificate_decides_on_an_engines_answers(serving, client_of, upstream):
+    """An operator's promise would hold for models in process alone."""
+    data = LabelledData(
+        ids=tuple(map(str, range(60))),
+        correct=np.ones(60, dtype=np.bool_),
+        columns={"max_surprisal": np.full(60, 2.0)},
+        units=np.arange(60),
+        groups=None,
+        conditions=Conditions(
+            model=f"openai:scripted@{upstream.url}/v1", backend="openai", logprobs_mode="raw"
+        ),
+    )
+    gate = CalibratedGate(calibrate(data, goal="streaming", alpha=0.05, score="max_surprisal"))
+    engine = UpstreamOptions(
+        upstream.url + "/v1", api_key=SecretStr(KEY), models=("scripted",), gates={"scripted": gate}
+    )
+    running = serving(create_app(monitors={}, options=HamiltonianOptions(upstream=engine)))
+    client = client_of(running)
+    verdicts = []
+    for tokens in (ok("Paris is it.").tokens, UNSURE):
+        upstream.then(lambda request, tokens=tokens: Reply(tokens=tokens))
+        answer = client.chat.completions.create(model="scripted", messages=CHAT)
+        [choice] = verdict_of(answer)["choices"]
+        verdicts.append((choice["verdict"], choice["calibrated"], choice["problem"]))
+    assert verdicts == [("pass", True, None), ("fail", True, None)]
+    with running.client() as plain:
+        told = plain.post(f"/v1/analyses/{choice['analysis_id']}/label", json={"correct": True})
+    assert told.status_code == 200
+    assert running.app.state.cert.engine.watch_of("scripted", "anonymous").status.labels == 1
 
 
 # --- models in process ---

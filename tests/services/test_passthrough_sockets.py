@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -84,13 +85,12 @@ def test_a_caller_who_leaves_ends_the_engines_work(serving, endless, mode):
     """Nobody would read the answer, and the operator would pay for it to its end."""
     engine = endless(10, 0.01)
     running = service_before(serving, engine, mode)
-    with running.client() as client, pytest.raises(httpx2.ReadTimeout):
+    with running.client() as client, contextlib.suppress(httpx2.ReadTimeout):
         asked = BODY | {"stream": True}
         timeout = httpx2.Timeout(5.0, read=0.5)
         with client.stream("POST", "/v1/chat/completions", json=asked, timeout=timeout) as answer:
             assert mode == "observe"  # what is held back does not begin
             assert next(answer.iter_bytes())
-            raise httpx2.ReadTimeout("enough")
     assert engine.begun.is_set()
     assert engine.left.wait(2.0)
 

@@ -14,7 +14,8 @@ from cert.services.common.principal import Principal, require
 from cert.services.hamiltonian.models import ModelTable
 from cert.services.hamiltonian.options import HamiltonianOptions
 from cert.services.hamiltonian.passthrough.engine import Engine
-from cert.services.hamiltonian.recent import RecentAnalyses
+from cert.services.hamiltonian.recent import Entry, RecentAnalyses
+from cert.trajectory.calibration.watch import GateWatch
 
 __all__ = ["HamiltonianState", "LiveStreams", "Reader", "State", "Writer", "state_of"]
 
@@ -65,6 +66,14 @@ class HamiltonianState:
     recent: RecentAnalyses
     engine: Engine | None = None
     live: LiveStreams = field(default_factory=LiveStreams)
+
+    def watch_of(self, entry: Entry, tenant: str) -> GateWatch | None:
+        """Return the watch of the gate that decided on an analysis; ``None`` without a gate."""
+        if entry.source == "chat" and not self.is_local(entry.model):
+            return None if self.engine is None else self.engine.watch_of(entry.model, tenant)
+        if entry.model not in self.models.names:
+            return None
+        return self.models.monitor(entry.model, tenant).gate_watch
 
     def is_local(self, model: str) -> bool:
         """Say whether a chat with a model is answered in this process and not by the engine."""

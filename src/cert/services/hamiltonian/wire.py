@@ -25,7 +25,8 @@ MOST_TOKENS = 100_000
 _LARGEST = 2**63 - 1
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, description="one of GET /v1/models")]
-Text = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
+Text = Annotated[str, Field(min_length=1, max_length=MOST_CHARS, pattern=r"\S")]
+_Item = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
 Detail = Annotated[
     Literal["summary", "tokens", "full"],
     Field(description="`summary`: no tokens; `tokens`: their signals; `full`: their candidates too"),
@@ -83,6 +84,11 @@ class _Prompted(_Options):
         return [Message(message.role, message.content) for message in self.messages or ()]
 
 
+# As the validators below have it.
+_EITHER: list[Any] = [
+    {"required": ["prompt"], "properties": {"prompt": {"type": "string"}, "messages": {"type": "null"}}},
+    {"required": ["messages"], "properties": {"messages": {"type": "array"}, "prompt": {"type": "null"}}},
+]
 _EXAMPLE: dict[str, Any] = {"prompt": "What is the capital of Velmora?", "max_new_tokens": 40}
 _CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is the capital of Velmora?"}],
@@ -93,7 +99,7 @@ _CHAT: dict[str, Any] = {
 class AnalyzeRequest(_Prompted):
     """Generate from a prompt and analyse the generation."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE, _CHAT]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE, _CHAT], "oneOf": _EITHER})
 
     use_cache: bool = True
     detail: Detail = "full"
@@ -102,7 +108,7 @@ class AnalyzeRequest(_Prompted):
 class StreamRequest(_Prompted):
     """The same, token by token; streams go past the cache."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE], "oneOf": _EITHER})
 
     detail: Detail = "full"
 
@@ -116,7 +122,8 @@ class BatchRequest(_Options):
         }
     )
 
-    prompts: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MOST_PROMPTS, strict=False)]
+    # A blank one is an error in its place, not one of the whole.
+    prompts: Annotated[tuple[_Item, ...], Field(min_length=1, max_length=MOST_PROMPTS, strict=False)]
     use_cache: bool = True
     detail: Detail = "summary"
 
@@ -126,7 +133,8 @@ class ScoreRequest(_Request):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"prompt": "What is the capital of Velmora?", "completion": "The capital is Orim."}]
+            "examples": [{"prompt": "What is the capital of Velmora?", "completion": "The capital is Orim."}],
+            "oneOf": _EITHER,
         }
     )
 

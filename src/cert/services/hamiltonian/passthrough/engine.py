@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import httpx2
 
 from cert.backends.http_answers import BoundedAnswers
+from cert.backends.openai_server import OpenAIBackend
+from cert.backends.openai_server.probe import Profile
 from cert.core.circuit_breaker import CircuitBreaker
 from cert.core.circuit_state import BreakerPolicy
 from cert.core.correlation import correlation_id
@@ -68,6 +70,8 @@ class Engine:
         self._hub = hub
         # What an engine was found not to give, by model: candidates to ask for, 0 for none at all.
         self.accepted: dict[str, int] = {}
+        self._profiles: dict[str, Profile] = {}
+        self._probing = asyncio.Lock()
         self._watches: dict[tuple[str, str], GateWatch] = {}
         self._key = options.api_key.get_secret_value() if options.api_key else ""
         self._stack = ResilienceStack(
@@ -90,6 +94,31 @@ class Engine:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+    async def profile_of(self, model: str) -> Profile | None:
+        """Find out, once, what the engine gives of a model that has a gate; ``None`` for one that has none.
+
+        A certificate holds for a kind of server and of log-probabilities, which no answer tells by itself.
+
+        Raises:
+            CertError: as `cert.backends.openai_server.OpenAIBackend.probe`.
+        """
+        if model not in self.options.gates:
+            return None
+        async with self._probing:
+            if model not in self._profiles:
+                backend = OpenAIBackend(
+                    model,
+                    self.options.base_url,
+                    api_key=self.options.api_key,
+                    top_logprobs=self.options.top_logprobs,
+                    vocab_size=self.options.vocab_size,
+                )
+                try:
+                    self._profiles[model] = await asyncio.to_thread(backend.probe)
+                finally:
+                    await asyncio.to_thread(backend.close)
+            return self._profiles[model]
 
     def watch_of(self, model: str, tenant: str) -> GateWatch | None:
         """Return a tenant's watch of the gate of a model; ``None`` where it has none."""

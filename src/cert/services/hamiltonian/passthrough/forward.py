@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cert.backends.openai_server.probe import Profile
 from cert.core.errors import CertError, UpstreamConnectionError
 from cert.services.common.errors import NotFoundError
 from cert.services.hamiltonian.passthrough.asking import Asked
@@ -50,12 +51,20 @@ async def forwarded(state: HamiltonianState, tenant: str, asked: Asked, request:
             tenant,
             mode=state.options.mode,
             gate_watch=engine.watch_of(asked.model, tenant),
+            profile=await _profile(engine, asked.model),
         )
         if not _is_stream(response):
             return await _whole(state, engine, asked, watcher, response)
         if state.options.mode == "hold":
             return await _held(state, engine, asked, watcher, response)
     return ChunkStream(_relayed(engine, asked, watcher, response), engine.passed(response))
+
+
+async def _profile(engine: Engine, model: str) -> Profile | None:
+    try:
+        return await engine.profile_of(model)
+    except CertError:  # then the gate covers nothing, and the answer is not measured
+        return None
 
 
 async def _opened(engine: Engine, asked: Asked) -> httpx2.Response | Refusal:

@@ -10,6 +10,8 @@ from typing import Any
 from cert.backends.api_records import ApiRecord, ReadOptions, RecordBuilder
 from cert.backends.api_schema import decode_exact
 from cert.backends.base import Generation, ModelIdentity
+from cert.backends.openai_server.dialects import GENERIC
+from cert.backends.openai_server.probe import Profile
 from cert.core.errors import CertError, UpstreamProtocolError
 from cert.core.events import EventHub, GenerationFinished, default_hub
 from cert.services.hamiltonian.options import HamiltonianOptions, Mode, UpstreamOptions
@@ -131,6 +133,7 @@ class Watcher:
         tenant: whose.
         mode: that the operator chose.
         gate_watch: hears the scores of answers of a gate.
+        profile: what was found out of the engine; without one its kind is unknown.
         hub: hears of the analyses.
     """
 
@@ -143,12 +146,15 @@ class Watcher:
         *,
         mode: Mode,
         gate_watch: GateWatch | None = None,
+        profile: Profile | None = None,
         hub: EventHub | None = None,
     ) -> None:
         self._asked, self._upstream, self._recent, self._tenant = asked, upstream, recent, tenant
         self._mode = mode
         self._gate = upstream.gates.get(asked.model)
         self._gate_watch = gate_watch
+        self._profile = profile
+        self._vocab_size = upstream.vocab_size or (None if profile is None else profile.vocab_size)
         self._hub = hub or default_hub()
         self._config = upstream.config or TrajectoryConfig()
         self._begun = time.perf_counter()
@@ -185,7 +191,11 @@ class Watcher:
         return Outcome(tuple(choices), self._mode)
 
     def _builder(self) -> RecordBuilder:
-        return RecordBuilder(ReadOptions(vocab_size=self._upstream.vocab_size), gives_blocks=False)
+        options = ReadOptions(
+            vocab_size=self._vocab_size,
+            chosen_takes_a_place=self._profile is None or self._profile.dialect.chosen_takes_a_place,
+        )
+        return RecordBuilder(options, gives_blocks=False)
 
     async def _entry(self, builder: RecordBuilder) -> Entry:
         record = builder.finish()[1]
@@ -203,9 +213,9 @@ class Watcher:
         identity = ModelIdentity(
             name=f"openai:{self._asked.model}@{self._upstream.base_url}",
             revision=None,
-            backend="openai-compatible",
-            vocab_size=self._upstream.vocab_size,
-            context_window=None,
+            backend=GENERIC.name if self._profile is None else self._profile.dialect.name,
+            vocab_size=self._vocab_size,
+            context_window=None if self._profile is None else self._profile.context_window,
         )
         return Generation(
             prompt=self._asked.prompt(),
@@ -217,7 +227,7 @@ class Watcher:
             prompt_tokens=record.prompt_tokens,
             sampling=self._asked.sampling(),
             model=identity,
-            logprobs_mode="unknown",
+            logprobs_mode="unknown" if self._profile is None else self._profile.mode,
             vocabulary=record.vocabulary,
             duration_s=time.perf_counter() - self._begun,
             token_ids_known=record.token_ids_known,

@@ -85,14 +85,13 @@ async def label_analysis(
     """Once for each answer. Labels can refute the promise of the model's gate, where it has one."""
     tenant = principal.tenant
     entry = state.recent.label(tenant, analysis_id, body.correct)
-    if entry.model in state.models.names:
-        monitor = state.models.monitor(entry.model, tenant)
-        if monitor.gate is not None:
-            try:
-                monitor.report_label(entry.analysis, body.correct, entry.group)
-            except CertError:
-                state.recent.unlabel(entry)
-                raise
+    watch = state.watch_of(entry, tenant)
+    if watch is not None:
+        try:
+            watch.observe_label(watch.gate.score.of(entry.analysis.signals), body.correct, entry.group)
+        except CertError:
+            state.recent.unlabel(entry)
+            raise
     return Response(answers.record_bytes(entry, "summary"), media_type="application/json")
 
 
