@@ -34,6 +34,7 @@ from cert.services.coordination.measuring import Measuring
 from cert.services.coordination.options import CoordinationOptions, options_of
 from cert.services.coordination.routes import measurements, money, watching
 from cert.services.coordination.state import CoordinationState
+from cert.services.page import page_router
 
 __all__ = ["create_app"]
 
@@ -91,7 +92,7 @@ def create_app(
         settings,
         title="CERT Coordination service",
         description=_DESCRIPTION,
-        routers=[measurements.router, money.router, watching.router, *routers],
+        routers=[measurements.router, money.router, watching.router, page_router("coordination"), *routers],
         lifespan=lifespan,
         health=health,
     )

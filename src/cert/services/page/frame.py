@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
+from decimal import Decimal
 from functools import cache
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote
@@ -169,4 +170,11 @@ def _templates() -> Environment:
     packages = ("cert.services.page", "cert.trajectory.report", "cert.coordination.report", "cert.reporting")
     made.loader = ChoiceLoader([PackageLoader(name, "assets") for name in packages])
     made.globals["address"] = address
+    made.filters["dollars"] = _dollars
     return made
+
+
+def _dollars(exact: str) -> str:
+    """Write an amount with as many digits as say something."""
+    amount = Decimal(exact)
+    return f"${amount:,.2f}" if amount == 0 or amount >= 1 else f"${amount:,.4f}"

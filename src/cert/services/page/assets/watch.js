@@ -36,7 +36,7 @@ class Answer {
     this.began = null;
     by("asked").replaceChildren(visible(prompt));
     by("tokens-seen").replaceChildren();
-    by("alarm").hidden = by("more").hidden = true;
+    by("alarm").hidden = by("more").hidden = by("no-token").hidden = true;
     for (const name of ["rate", "mean", "perplexity"]) by("f-" + name).textContent = "–";
     by("f-tokens").textContent = "0";
     this.verdict(null, "Generating", "");
@@ -103,6 +103,7 @@ class Answer {
     }
     by("open").href = "/ui/analyses/" + encodeURIComponent(record.id);
     by("more").hidden = false;
+    by("no-token").hidden = this.count > 0;
     say(word + ". " + meaning + " " + this.count + " tokens.");
     this.ended = true;
   }
@@ -114,7 +115,7 @@ class Answer {
   }
 
   async run(body) {
-    this.begin(body.prompt);
+    this.begin(by("prompt").value);
     this.ended = false;
     this.abort = new AbortController();
     busy(true);
@@ -153,9 +154,9 @@ function busy(is) {
 }
 
 function asked() {
-  const body = { prompt: by("prompt").value, max_new_tokens: Number(by("tokens").value), detail: "tokens" };
-  const temperature = Number(by("temperature").value);
-  body.temperature = temperature;
+  const prompt = by("prompt").value;
+  const body = { ...(by("as").value === "chat" ? { messages: [{ role: "user", content: prompt }] } : { prompt }), max_new_tokens: Number(by("tokens").value), detail: "tokens" };
+  body.temperature = Number(by("temperature").value);
   if (by("model")) body.model = by("model").value;
   return body;
 }
