@@ -175,7 +175,7 @@ class JobMachine(RuleBasedStateMachine):
 
 
 def test_states_of_jobs_hold_together_whatever_happens(tmp_path):
-    """A job that is lost, at work twice, or ended by a replica that had lost it, would cost twice or never end."""
+    """A job that is lost, at work twice, or ended by a replica that had lost it costs twice or never ends."""
     JobMachine.folder = tmp_path
     run_state_machine_as_test(
         JobMachine,
@@ -309,9 +309,7 @@ def test_jobs_are_deleted_after_their_retention_and_only_when_they_have_ended(jo
 
 def test_pages_show_each_job_once_while_new_ones_come(jobs):
     """A list that is read page by page neither repeats nor skips."""
-    made = []
-    for _ in range(3):
-        made.append(jobs.do(jobs.store.create("acme", REQUEST, 1))[0].id)
+    made = [jobs.do(jobs.store.create("acme", REQUEST, 1))[0].id for _ in range(3)]
     first, place = jobs.do(jobs.store.page("acme", 2))
     jobs.do(jobs.store.cancel("acme", made[0]))
     jobs.do(jobs.store.create("acme", REQUEST, 1))

@@ -115,7 +115,7 @@ def lost_calls(url: str) -> int:
 
 
 def test_a_replica_that_is_killed_loses_no_job_and_repeats_no_kept_answer(url, replica, tmp_path):
-    """kill -9 in the middle: the other replica ends every job, and nothing that was kept is paid for again.
+    """A kill in the middle: the other replica ends every job, and nothing that was kept is paid for again.
 
     The lease is a minute, so that going on within the test shows that nobody waited for it.
     """
@@ -151,7 +151,7 @@ def test_two_replicas_share_the_jobs_and_pay_for_each_call_once(url, replica, tm
 
 
 def test_a_replica_that_is_told_to_end_hands_its_jobs_over_at_once(url, replica, tmp_path):
-    """SIGTERM gives the lease back: another replica goes on, and no call is paid for twice but those cut off."""
+    """SIGTERM gives the lease back: another goes on, and pays twice only for calls that were cut off."""
     create(url, 2)
     first = replica()
     wait_for(url, lambda jobs: any(job.done > 0 for job in jobs))
