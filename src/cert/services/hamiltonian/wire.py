@@ -22,7 +22,8 @@ __all__ = [
 MOST_CHARS = 1_000_000
 MOST_PROMPTS = 1_000
 MOST_TOKENS = 100_000
-_LARGEST = 2**63 - 1
+# What every JSON reader holds exactly.
+_LARGEST = 2**53 - 1
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, description="one of GET /v1/models")]
 Text = Annotated[str, Field(min_length=1, max_length=MOST_CHARS, pattern=r"\S")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +20,16 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["analyses"])
 
+# Of each event, as OpenAPI 3.2 describes streams of them; `data` holds JSON.
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["token", "alarm", "analysis", "error"]},
+        "data": {"type": "string"},
+        "id": {"type": "string"},
+    },
+}
 _EVENTS = """Server-sent events:
 
 - `token`: `text`, `token_id`, `alarm`, `entropy_lower`, `entropy_upper`, and `signals`
@@ -59,7 +71,7 @@ async def analyze_batch(body: BatchRequest, request: Request, state: State, prin
     summary="Generate and analyse token by token",
     description=_EVENTS,
     response_class=EventStream,
-    responses={200: {"content": {"text/event-stream": {}}}},
+    responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
 )
 async def analyze_stream(body: StreamRequest, state: State, principal: Writer) -> Response:
     """See the description of the events."""
