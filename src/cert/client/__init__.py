@@ -4,6 +4,7 @@ It stands apart: it imports nothing else of CERT, so that a service can change b
 """
 
 from cert.client.calls import Message
+from cert.client.coordination import AsyncCoordinationClient, CoordinationClient
 from cert.client.errors import (
     ClientError,
     ConnectionFailedError,
@@ -20,8 +21,13 @@ from cert.client.types import (
     AnalysisSummary,
     BatchAnswer,
     BatchItem,
+    Budget,
     Calibration,
+    Costs,
     Finished,
+    Measurement,
+    MeasurementEvent,
+    MeasurementPage,
     Token,
 )
 
@@ -30,14 +36,21 @@ __all__ = [
     "Analysis",
     "AnalysisPage",
     "AnalysisSummary",
+    "AsyncCoordinationClient",
     "AsyncHamiltonianClient",
     "BatchAnswer",
     "BatchItem",
+    "Budget",
     "Calibration",
     "ClientError",
     "ConnectionFailedError",
+    "CoordinationClient",
+    "Costs",
     "Finished",
     "HamiltonianClient",
+    "Measurement",
+    "MeasurementEvent",
+    "MeasurementPage",
     "Message",
     "ProblemError",
     "ProtocolError",

@@ -13,9 +13,14 @@ __all__ = [
     "AnalysisSummary",
     "BatchAnswer",
     "BatchItem",
+    "Budget",
     "Calibration",
     "CalibrationList",
+    "Costs",
     "Finished",
+    "Measurement",
+    "MeasurementEvent",
+    "MeasurementPage",
     "StreamEvent",
     "Token",
     "Verdict",
@@ -152,3 +157,63 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 StreamEvent: TypeAlias = Token | Alarm | Finished
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """A measurement as a job of the Coordination service; dollars are decimal text.
+
+    Attributes:
+        done_tasks: measurements of one system on one task that are done, of ``total``.
+        summary: in short what was found, once it is done.
+        error: the problem of one that failed.
+    """
+
+    id: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    created_at: str
+    total: int
+    spent: Any
+    done_tasks: int = msgspec.field(name="done")
+    name: str | None = None
+    summary: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is to come."""
+        return self.state in ("succeeded", "failed", "cancelled")
+
+
+class MeasurementPage(msgspec.Struct, frozen=True):
+    """Measurements, the latest first; ``next`` is the cursor of the next page."""
+
+    items: list[Measurement]
+    next: str | None = None
+
+
+class MeasurementEvent(msgspec.Struct, frozen=True):
+    """One event of a measurement: its name, its data, and the id to go on after."""
+
+    event: str
+    data: dict[str, Any]
+    id: str
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What the tenant of the key may spend; a limit of ``None`` is none."""
+
+    per_hour: Any = None
+    total: Any = None
+    spent_in_hour: Any = None
+    spent_in_total: Any = None
+    reserved: Any = None
+    left_in_hour: Any = None
+    left_in_total: Any = None
+
+
+class Costs(msgspec.Struct, frozen=True):
+    """What the measurements of the tenant cost, by day and model."""
+
+    spent: Any
+    saved: Any
+    items: list[dict[str, Any]]
