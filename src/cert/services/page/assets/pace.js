@@ -34,7 +34,7 @@ export class Pace {
       {
         width: this.holder.clientWidth,
         height: 140,
-        padding: [4, 8, 0, 0],
+        padding: [9, 8, 0, 0],
         legend: { show: false },
         cursor: { show: false },
         scales: {
@@ -45,7 +45,7 @@ export class Pace {
           { ...axis, size: 22, space: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], grid: { show: false } },
           { ...axis, size: 34, space: 28 },
         ],
-        series: [{}, { stroke: colour("accent"), width: 1.75, fill: colour("wash"), points: { show: false } }],
+        series: [{}, { stroke: colour("accent"), width: 1.75, fill: colour("wash"), points: { show: (u) => u.data[0].length <= 60, size: 5, fill: colour("accent") } }],
       },
       data,
       this.holder,
