@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -20,14 +20,17 @@ from hypothesis.stateful import (
 )
 from tests.unit.coordination.store.conftest import postgres_server, postgres_url  # noqa: F401  # fixtures
 
+from cert.coordination.scripted import ScriptedChat
 from cert.coordination.store.processes import this_process
 from cert.core.errors import CertError, ConfigurationError, StoreUnusableError
 from cert.services.common.errors import ConflictError, NotFoundError, TooManyRequestsError
 from cert.services.coordination.jobs.cipher import Cipher
 from cert.services.coordination.jobs.claims import JobClaims
 from cert.services.coordination.jobs.records import Claim
+from cert.services.coordination.jobs.runner import WorkInHand
 from cert.services.coordination.jobs.store import JobStore
 from cert.services.coordination.jobs.table import JobTable
+from cert.services.coordination.permit import PermittedChat
 
 KEY = b"k" * 32
 LEASE = 30.0
@@ -185,6 +188,7 @@ def test_states_of_jobs_hold_together_whatever_happens(tmp_path):
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.generate],  # to shrink a failure takes minutes
         ),
     )
 
@@ -362,3 +366,37 @@ def test_a_sealed_text_opens_in_its_own_place_alone():
     with pytest.raises(CertError):
         Cipher(b"short")
     assert cipher.seal(b"text", "x") != cipher.seal(b"text", "x")
+
+
+@pytest.mark.parametrize("why", ["cancelled elsewhere", "taken over"])
+def test_a_replica_that_has_lost_a_job_pays_for_no_further_call(jobs, why):
+    """A process that slept through its lease, or has not heard of a cancellation yet, asks before it pays."""
+    job, _ = jobs.do(jobs.store.create("acme", REQUEST, 1))
+    claim = jobs.do(jobs.replicas[0].claim())
+    vendor = ScriptedChat(otherwise="an answer")
+    booked: list[int] = []
+
+    async def book(_model: str, amount: int) -> None:
+        booked.append(amount)
+
+    async def work() -> None:
+        held = WorkInHand(claim, jobs.replicas[0])
+        client = PermittedChat(vendor, "scripted", held.permit, book)
+
+        async def ask() -> Any:
+            return await client.complete("a question")
+
+        held.task = asyncio.ensure_future(ask())
+        await held.task
+        if why == "taken over":
+            jobs.clock.now += LEASE + 1
+            assert await jobs.replicas[1].claim() is not None
+        else:
+            await jobs.store.cancel("acme", job.id)
+        held.task = asyncio.ensure_future(ask())
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(held.task, 5)
+        assert held.reason == ("lost" if why == "taken over" else "cancel")
+
+    jobs.do(work())
+    assert len(vendor.requests) == len(booked) == 1

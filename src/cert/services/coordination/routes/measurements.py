@@ -12,10 +12,9 @@ from fastapi import APIRouter, Header, Path, Query
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from cert.core.errors import InputError
 from cert.services.common.drain import drain_of
 from cert.services.common.sse import Event, EventStream, event_stream
-from cert.services.coordination.cursors import cursor_of, place_of
+from cert.services.coordination.cursors import Cursor, cursor_of, place_of
 from cert.services.coordination.jobs.records import JobState
 from cert.services.coordination.shown import Measurement, MeasurementPage, Report, measurement_of
 from cert.services.coordination.state import CoordinationState, Reader, State, Writer
@@ -79,7 +78,7 @@ async def list_measurements(
     state: State,
     principal: Reader,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before")] = None,
+    cursor: Cursor = None,
     job_state: Annotated[JobState | None, Query(alias="state")] = None,
 ) -> object:
     """Those of the caller's tenant alone."""
@@ -105,17 +104,19 @@ async def get_measurement(measurement_id: Identifier, state: State, principal: R
     summary="Follow a measurement",
     description=_EVENTS,
     response_class=EventStream,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def follow_measurement(
     measurement_id: Identifier,
     request: Request,
     state: State,
     principal: Reader,
-    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+    last_event_id: Annotated[
+        str | None, Header(pattern="^[0-9]{1,9}$", description="of the last event that came")
+    ] = None,
 ) -> Response:
     """See the description of the events."""
-    after = _number(last_event_id)
+    after = 0 if last_event_id is None else int(last_event_id)
     await state.jobs.get(principal.tenant, measurement_id)
     events = _events(state, principal.tenant, measurement_id, after)
     return event_stream(events, drain=drain_of(request.app))
@@ -175,11 +176,3 @@ async def _events(state: CoordinationState, tenant: str, identifier: str, after:
             return
         if not told:
             await asyncio.sleep(_LOOK_SECONDS)
-
-
-def _number(last_event_id: str | None) -> int:
-    if not last_event_id:
-        return 0
-    if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 10):
-        raise InputError("Last-Event-ID is none of this stream", hint="the id of the last event that came")
-    return int(last_event_id)

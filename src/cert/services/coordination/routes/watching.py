@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from cert.core.errors import CertError
-from cert.services.coordination.cursors import cursor_of, place_of
+from cert.services.coordination.cursors import Cursor, cursor_of, place_of
 from cert.services.coordination.shown import (
     BaselineList,
     DriftList,
@@ -64,7 +64,7 @@ async def list_baselines(
     state: State,
     principal: Reader,
     limit: Annotated[int, Query(ge=1, le=100, description="measurements, each with its baselines")] = 20,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before")] = None,
+    cursor: Cursor = None,
 ) -> object:
     """Of the caller's measurements that succeeded and are kept."""
     jobs, more = await state.jobs.page(principal.tenant, limit, place_of(cursor), "succeeded")
