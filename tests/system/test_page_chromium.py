@@ -154,7 +154,7 @@ class Paced:
             time.sleep(self.pause)
             return forward(*arguments, **options)
 
-        self.backend.model.forward = paced  # type: ignore[method-assign]
+        self.backend.model.forward = paced
 
 
 @pytest.fixture(scope="module")
