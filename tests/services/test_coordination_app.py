@@ -359,6 +359,17 @@ def test_models_of_the_settings_are_the_list_and_a_missing_key_is_told():
     assert [model.lacks_key for model in listed.models] == [False, False, True]
 
 
+def test_prices_of_models_without_a_published_one_are_the_operators():
+    """A server of one's own can be measured with; a price that is none stops the start."""
+    environment = {"CERT_MODELS": "openai:m@http://vllm:8000/v1", "CERT_PRICES": "m=0.5/1.5"}
+    price = options_of(load_settings(environment)).models[0].price
+    assert price is not None
+    assert (price.input, price.output) == (Decimal("0.5"), Decimal("1.5"))
+    for wrong in ("m=1", "m=x/y", "1/2", "m=1/2,m=3/4"):
+        with pytest.raises(ConfigurationError, match="CERT_PRICES"):
+            options_of(load_settings(environment | {"CERT_PRICES": wrong}))
+
+
 def test_a_database_without_a_key_does_not_start():
     """Texts are never kept in the clear: without a key there is no persistence."""
     with pytest.raises(ConfigurationError, match="JOBS_KEY"):

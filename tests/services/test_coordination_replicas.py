@@ -23,6 +23,8 @@ from cert.services.coordination.jobs.store import JobStore
 from cert.services.coordination.jobs.table import JobTable
 from cert.services.coordination.wire import MeasurementRequest
 
+pytestmark = pytest.mark.slow
+
 KEY = base64.b64encode(b"k" * 32).decode()
 TENANT = "acme"
 # A hundred words read, and a word written, in micro-dollars of the scripted model.

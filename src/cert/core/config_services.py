@@ -145,6 +145,13 @@ class JobSettings(SettingsGroup):
         30.0, "JOBS_LEASE_SECONDS", "seconds after which a silent replica is dead"
     )
 
+    prices: Annotated[tuple[str, ...], BeforeValidator(_parts)] = setting(
+        (),
+        "PRICES",
+        "dollars for a million tokens read and written, of models without a published price, "
+        "as `MODEL=IN/OUT` with commas between; 0/0 is free",
+    )
+
     @field_validator("database_url")
     @classmethod
     def _is_database(cls, value: SecretStr | None) -> SecretStr | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path, PurePath
 from typing import Final, Literal, TypeAlias
 
@@ -91,7 +92,7 @@ class CoordinationOptions:
             raise ConfigurationError("the service needs a model, and each model a name of its own")
 
 
-def options_of(settings: Settings, prices: Mapping[str, Price] | None = None) -> CoordinationOptions:
+def options_of(settings: Settings) -> CoordinationOptions:
     """Return the options that the settings say.
 
     Raises:
@@ -102,7 +103,8 @@ def options_of(settings: Settings, prices: Mapping[str, Price] | None = None) ->
         sources = (settings.model.name,)
         if settings.upstream.anthropic_api_key:
             sources = (*sources, f"{ANTHROPIC}:{settings.upstream.anthropic_model}")
-    models = tuple(_model(source, settings, prices or {}) for source in sources)
+    prices = _prices(settings.jobs.prices)
+    models = tuple(_model(source, settings, prices) for source in sources)
     budget, jobs = settings.budget, settings.jobs
     return CoordinationOptions(
         models=models,
@@ -121,6 +123,23 @@ def options_of(settings: Settings, prices: Mapping[str, Price] | None = None) ->
         redis_url=settings.shared.redis_url,
         max_replicas=settings.shared.max_replicas,
     )
+
+
+def _prices(written: tuple[str, ...]) -> dict[str, Price]:
+    prices: dict[str, Price] = {}
+    for text in written:
+        model, _, amounts = text.rpartition("=")
+        try:
+            read, wrote = map(Decimal, amounts.split("/"))
+            price = Price(input=read, output=wrote, source="given")
+        except (ArithmeticError, ValueError, ConfigurationError) as error:
+            raise ConfigurationError(
+                f"CERT_PRICES has '{text}', which is no price", hint="such as my-model=0.5/1.5"
+            ) from error
+        if not model or model in prices:
+            raise ConfigurationError("CERT_PRICES has one price for each model, by its name")
+        prices[model] = price
+    return prices
 
 
 def _model(source: str, settings: Settings, prices: Mapping[str, Price]) -> AskedModel:
