@@ -11,6 +11,7 @@ import pytest
 from tests.services.conftest import running
 
 from cert.core.config import Settings
+from cert.services.coordination.app import create_app as create_coordination
 from cert.services.hamiltonian.app import create_app
 
 ROOT = Path(__file__).parents[2]
@@ -43,8 +44,9 @@ def built(tmp_path_factory) -> Path:
 
 def test_it_works_against_a_live_service(built):
     """Whoever writes an application in TypeScript gets what the service says, or an error that says why."""
-    with running(create_app(Settings())) as live:
-        told = run(built, "node", "--test", "test/", CERT_TEST_URL=live.url)
+    with running(create_app(Settings())) as live, running(create_coordination(Settings())) as other:
+        urls = {"CERT_TEST_URL": live.url, "CERT_TEST_COORDINATION_URL": other.url}
+        told = run(built, "node", "--test", "test/", **urls)
     assert "# fail 0" in told
 
 

@@ -576,7 +576,13 @@ export interface components {
              * @default true
              */
             use_cache: boolean;
-        };
+        } & ({
+            messages?: null;
+            prompt: string;
+        } | {
+            messages: unknown[];
+            prompt?: null;
+        });
         /**
          * BatchAnswer
          * @description Outcomes in the order of the prompts.
@@ -1025,7 +1031,13 @@ export interface components {
              * @default true
              */
             use_cache: boolean;
-        };
+        } & ({
+            messages?: null;
+            prompt: string;
+        } | {
+            messages: unknown[];
+            prompt?: null;
+        });
         /**
          * SessionState
          * @description Who is signed in.
@@ -1126,7 +1138,13 @@ export interface components {
             timeout_s?: number | null;
             /** Top P */
             top_p?: number | null;
-        };
+        } & ({
+            messages?: null;
+            prompt: string;
+        } | {
+            messages: unknown[];
+            prompt?: null;
+        });
         /**
          * Watch
          * @description Whether the promise still stands, by this tenant's answers and labels.
@@ -1695,7 +1713,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": string;
+                    "text/event-stream": {
+                        data: string;
+                        /** @enum {unknown} */
+                        event: "token" | "alarm" | "analysis" | "error";
+                        id?: string;
+                    };
                 };
             };
             /** @description a problem (RFC 9457) */

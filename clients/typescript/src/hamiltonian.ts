@@ -10,8 +10,15 @@ type Schemas = components["schemas"];
 
 export type Analysis = Schemas["AnalysisRecord"];
 export type AnalysisSummary = Schemas["AnalysisSummary"];
-export type AnalyzeRequest = Schemas["AnalyzeRequest"];
-export type StreamRequest = Schemas["StreamRequest"];
+type Body<Path extends "/v1/analyze" | "/v1/analyze/stream"> =
+  paths[Path]["post"]["requestBody"]["content"]["application/json"];
+
+export type AnalyzeRequest = Partial<Body<"/v1/analyze">> & Asked;
+export type StreamRequest = Partial<Body<"/v1/analyze/stream">> & Asked;
+/** A prompt or the messages of a chat, and just one of them. */
+export type Asked =
+  | { prompt: string; messages?: never }
+  | { messages: Schemas["ChatMessage"][]; prompt?: never };
 
 /** One token of a stream; `signals` is null for a last piece of text, `alarm` where no gate watches. */
 export interface Token {
@@ -62,7 +69,7 @@ export class HamiltonianClient {
 
   /** Generates from a prompt, or the messages of a chat, and analyses the generation. */
   async analyze(request: AnalyzeRequest, signal?: AbortSignal): Promise<Analysis> {
-    const { data } = await this.api.POST("/v1/analyze", { body: request, ...(signal && { signal }) });
+    const { data } = await this.api.POST("/v1/analyze", { body: request as never, ...(signal && { signal }) });
     return data!;
   }
 
@@ -102,7 +109,8 @@ export class HamiltonianClient {
   }
 }
 
-const refusals: Middleware = {
+/** Turns every answer that is none into an error. */
+export const refusals: Middleware = {
   async onResponse({ response }) {
     if (!response.ok) throw await problemOf(response);
     return undefined;

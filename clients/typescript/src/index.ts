@@ -1,3 +1,9 @@
+export {
+  CoordinationClient,
+  type Measurement,
+  type MeasurementEvent,
+  type MeasurementRequest,
+} from "./coordination.js";
 export { BrokenStreamError, ProblemError, type Problem } from "./errors.js";
 export { eventsOf, type ServerEvent } from "./events.js";
 export {

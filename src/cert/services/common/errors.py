@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from cert.core import errors
 from cert.core.correlation import correlation_id
@@ -191,12 +192,23 @@ async def _cert_error(request: Request, error: Exception) -> Response:
     return _response(members, error.retry_after)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:  # noqa: ARG001  # the signature is the framework's
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, f"http_{error.status_code}")
     response = _response(problem(error.status_code, code, str(error.detail)), None)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_methods_at(request))
     return response
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Every method that a route has for this path; the framework names those of the first alone."""
+    methods: set[str] = set()
+    for route in request.app.router.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001  # the same
