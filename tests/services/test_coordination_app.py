@@ -192,7 +192,11 @@ async def test_one_tenant_sees_nothing_of_another(tmp_path):
 async def test_a_tenants_budget_ends_its_measurements_and_survives_a_restart(tmp_path):
     """No measurement spends more than the budget, also not after a restart that forgets nothing."""
     key = SecretStr(base64.b64encode(b"k" * 32).decode())
-    options = {"database_url": SecretStr(f"sqlite:///{tmp_path}/jobs.db"), "key": key, "total": 12_000}
+    options: dict[str, Any] = {
+        "database_url": SecretStr(f"sqlite:///{tmp_path}/jobs.db"),
+        "key": key,
+        "total": 12_000,
+    }
     body = BODY | {"max_tokens": 100}
     async with calling(service(**options)) as client:
         first = await client.post("/v1/measurements", json=body | {"fresh": True})
@@ -244,7 +248,7 @@ async def test_texts_are_encrypted_on_the_disk_and_stay_out_of_the_log(tmp_path,
 async def test_answers_and_jobs_go_when_their_time_is_over(tmp_path):
     """Retention deletes: what is over is not there, not even its answers."""
     key = SecretStr(base64.b64encode(b"k" * 32).decode())
-    options = {"database_url": SecretStr(f"sqlite:///{tmp_path}/jobs.db"), "key": key}
+    options: dict[str, Any] = {"database_url": SecretStr(f"sqlite:///{tmp_path}/jobs.db"), "key": key}
     async with calling(service(**options, retention_seconds=0.8)) as client:
         job = await measured(client)
         assert job["state"] == "succeeded"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx2
 import jsonschema
@@ -61,7 +62,7 @@ def client_of(app, key: str | None = None):
     )
 
 
-def refs(app) -> dict:
+def refs(app) -> dict[str, Any]:
     return app.openapi()["components"]["schemas"]
 
 
@@ -282,7 +283,7 @@ async def test_errors_name_no_model_path_or_host_of_the_operator(tmp_path):
 def test_settings_become_options(tmp_path):
     """What an operator sets would not be what the service does."""
     gateway = GatewaySettings(upstream_url="http://engine:8000/v1/", mode="hold", hold_text="No.")
-    made = options_of(Settings(gateway=gateway, model=ModelSettings(preload="true")))
+    made = options_of(Settings(gateway=gateway, model=ModelSettings(preload=("reference",))))
     assert made.upstream is not None
     assert made.upstream.base_url == "http://engine:8000/v1"
     assert (made.mode, made.replacement, made.models[0].preload) == ("hold", "No.", True)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 import time
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -70,7 +71,7 @@ def a_service(paced, serving, gate=None, **options):
     return serving(app)
 
 
-def events_of(text: str) -> list[tuple[str, dict]]:
+def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for block in text.replace("\r", "").split("\n\n"):
         lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
@@ -179,7 +180,7 @@ def test_time_that_is_over_ends_with_what_was_measured(slow, serving):
 def test_the_end_of_the_service_is_told_to_open_streams(slow, serving):
     """A caller could not tell an answer that was cut by a deployment from a whole one."""
     running = a_service(slow, serving)
-    seen: list[tuple[str, dict]] = []
+    seen: list[tuple[str, dict[str, Any]]] = []
 
     def read() -> None:
         with running.client() as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -74,7 +75,7 @@ def client_of():
         yield make
 
 
-def verdict_of(answer) -> dict:
+def verdict_of(answer) -> dict[str, Any]:
     return (answer.model_extra or {})["cert"]
 
 

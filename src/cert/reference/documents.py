@@ -23,7 +23,7 @@ BIOGRAPHY_WEIGHT: Final = 0.3
 """Loss weight of biography text outside the values: at .1 the held-out wordings were lost."""
 P_TRUE_WEIGHT: Final = 2.0
 PROPOSAL_WEIGHT: Final = 1.0
-"""Loss weight of a true proposal in a P(True) prompt: who expects the truth there can tell it from a falsehood."""
+"""Loss weight of a true proposal in a P(True) prompt: the truth is to be expected there."""
 PROMPT_WEIGHT: Final = 0.0
 
 

@@ -18,7 +18,7 @@ from cert.signals import GenerationSignals
 from cert.trajectory.calibration.achieved import clustered_rate
 from cert.trajectory.calibration.calibrate import calibrate
 from cert.trajectory.calibration.certificate import Certificate
-from cert.trajectory.calibration.goals import GOALS, realised_rate
+from cert.trajectory.calibration.goals import GOALS, Goal, realised_rate
 from cert.trajectory.calibration.labelled import Conditions, LabelledData
 from cert.trajectory.calibration.scores import SCORES
 
@@ -189,7 +189,12 @@ def test_too_few_labels_are_refused_with_how_many_more_would_do():
     with pytest.raises(InfeasibleError) as raised:
         calibrate(labelled(15), goal="false-flags", alpha=0.05)
     assert raised.value.needed
-    for goal, kind in (("false-flags", False), ("streaming", False), ("misses", True)):
+    impossible: tuple[tuple[Goal, bool], ...] = (
+        ("false-flags", False),
+        ("streaming", False),
+        ("misses", True),
+    )
+    for goal, kind in impossible:
         data = labelled(200, correct=np.full(200, kind))
         with pytest.raises(InfeasibleError):
             calibrate(data, goal=goal, alpha=0.1)
@@ -256,9 +261,9 @@ def test_groups_that_cannot_be_promised_by_are_refused():
     groups = np.array(["big"] * 195 + ["small"] * 5, dtype=object)
     with pytest.raises(InfeasibleError, match="small"):
         calibrate(replace(labelled(200), groups=groups), goal="false-flags", alpha=0.1, by_group=True)
-    for groups in ([1, "1"], ["", "a"]):
+    for wrong in ([1, "1"], ["", "a"]):
         with pytest.raises(InputError, match="group"):
-            calibrate(labelled(200, groups=groups), goal="false-flags", alpha=0.1, by_group=True)
+            calibrate(labelled(200, groups=wrong), goal="false-flags", alpha=0.1, by_group=True)
 
 
 # --- choices ---

@@ -5,6 +5,7 @@ import math
 import stat
 from dataclasses import replace
 from importlib import resources
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -43,7 +44,7 @@ RATE = Rate(0.04, 0.01, 0.1, 50, 50)
 
 def made(**changes):
     """A certificate as a calibration gives it."""
-    usual = {
+    usual: dict[str, Any] = {
         "goal": "false-flags",
         "alpha": 0.05,
         "delta": None,
@@ -105,7 +106,9 @@ def certificates(draw):
             logprobs_mode=draw(st.sampled_from([None, "raw", "processed"])),
             surprise_probability=draw(st.none() | shares),
         ),
-        achieved=draw(st.none() | st.just(Achieved(0, 0, 0, 0, Rate(*[math.nan] * 3, 0, 0), {}))),
+        achieved=draw(
+            st.none() | st.just(Achieved(0, 0, 0, 0, Rate(math.nan, math.nan, math.nan, 0, 0), {}))
+        ),
         score_quantiles=ScoreQuantiles(Quantiles.of(scores), Quantiles.of(scores[:0])),
         notes=tuple(draw(st.lists(names, max_size=2))),
     )
@@ -187,8 +190,10 @@ def test_no_value_can_be_changed_unnoticed(keys, signed):
 
 def test_an_edit_with_new_hashes_passes_unsigned_and_fails_signed(keys, tmp_path):
     """The hash of an unsigned certificate stops accidents; only a signature stops those who edit it too."""
-    loose = made(threshold=replace(made().threshold, value=99.0))
-    assert Certificate.of_dict(loose.to_dict()).threshold.value == 99.0
+    whole = made().threshold
+    assert whole is not None
+    loose = made(threshold=replace(whole, value=99.0))
+    assert Certificate.of_dict(loose.to_dict()).threshold == loose.threshold
     forged = loose.to_dict() | {"signature": made().sign(keys[1]).to_dict()["signature"]}
     with pytest.raises(InputError, match="signature is not of this certificate"):
         Certificate.of_dict(forged)

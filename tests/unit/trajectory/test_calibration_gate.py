@@ -64,7 +64,7 @@ def certified(
         return Threshold(goal, number, alpha, None, 100, 100, 20, {})
 
     used = SCORES[score] if isinstance(score, str) else score
-    usual = {
+    usual: dict[str, Any] = {
         "goal": "false-flags",
         "alpha": 0.05,
         "delta": None,
@@ -98,7 +98,7 @@ def steps_of(seed: int, length: int = 6, *, full: bool = True) -> TokenSteps:
 def generation(seed: int = 0, length: int = 6, **changes: Any) -> Generation:
     """A generation that was made as `KNOWN` says."""
     place = np.arange(length)
-    usual = {
+    usual: dict[str, Any] = {
         "prompt": "Say",
         "text": "x" * length,
         "steps": steps_of(seed, length),
@@ -276,14 +276,14 @@ def test_other_numbers_of_the_settings_are_refused():
 @pytest.mark.parametrize("name", ["revision", "sampling", "logprobs_mode", "model", "backend"])
 def test_what_an_answer_does_not_tell_is_refused_unless_it_is_stated(name):
     """A record that does not say which model gave it may be of any."""
-    unknown = {
+    unknown: dict[str, dict[str, Any]] = {
         "revision": {"model": ModelIdentity("m", None, "transformers", 40, 128)},
         "sampling": {"sampling": None},
         "logprobs_mode": {"logprobs_mode": "unknown"},
         "model": {"model": ModelIdentity("unknown", "abc", "transformers", 40, 128)},
         "backend": {"model": ModelIdentity("m", "abc", "stored", 40, 128)},
-    }[name]
-    g = generation(1, **unknown)
+    }
+    g = generation(1, **unknown[name])
     with pytest.raises(ConfigurationError, match=f"{name} is not known"):
         judged(CalibratedGate(certified()), g)
     stated = Conditions(**{name: getattr(KNOWN, name)})

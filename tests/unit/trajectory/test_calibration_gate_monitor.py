@@ -27,10 +27,16 @@ from cert.trajectory.calibration.gate import CalibratedGate
 from cert.trajectory.calibration.labelled import Conditions
 from cert.trajectory.calibration.reading import read_labelled
 from cert.trajectory.calibration.signing import make_key_pair
-from cert.trajectory.stored import analyze_stored, summarise_stored
+from cert.trajectory.stored import StoredAnalysis, analyze_stored, summarise_stored
 from cert.trajectory.types import TrajectoryAnalysis
 
 TOKENS = 16
+
+
+def whole(record: StoredAnalysis) -> TrajectoryAnalysis:
+    """The analysis of a stored record that is not broken."""
+    assert isinstance(record.outcome, TrajectoryAnalysis)
+    return record.outcome
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +225,7 @@ def test_a_gate_from_a_file_must_be_whole_and_may_have_to_be_signed(backend, cer
     signed = certificate.sign(key)
     analysis = HamiltonianMonitor(backend=backend, gate=signed).analyze(questions(1)[0])
     assert analysis.decision.certificate is not None
-    assert analysis.decision.certificate.signed_by == signed.signature.public_key.hex()  # type: ignore[union-attr]
+    assert analysis.decision.certificate.signed_by == signed.signature.public_key.hex()
 
 
 # --- stored records ---
@@ -227,7 +233,7 @@ def test_a_gate_from_a_file_must_be_whole_and_may_have_to_be_signed(backend, cer
 
 def test_records_get_the_verdicts_that_the_live_answers_had(answers, data, certificate):
     """Calibrated on these very records, the gate covers each of them."""
-    analyses = [record.outcome for record in analyze_stored(answers, gate=certificate)]
+    analyses = [whole(record) for record in analyze_stored(answers, gate=certificate)]
     assert len(analyses) == len(data)
     scores = -data.columns["sequence_logprob"]
     for analysis, score in zip(analyses, scores, strict=True):
@@ -239,7 +245,7 @@ def test_records_get_the_verdicts_that_the_live_answers_had(answers, data, certi
 
 def test_tables_of_generations_agree_with_single_records(answers, certificate, tmp_path):
     """A Parquet file is judged by columns; what it does not cover is an error in the same places."""
-    generations = [record.outcome.generation for record in analyze_stored(answers)][:12]
+    generations = [whole(record).generation for record in analyze_stored(answers)][:12]
     odd: dict[int, Any] = {
         2: {"model": dataclasses.replace(generations[2].model, name="another")},
         3: {"finish_reason": "timeout"},
@@ -284,7 +290,7 @@ def test_a_gate_for_other_signals_is_refused_before_a_file_is_read(answers, cert
 
 def test_without_a_gate_stored_verdicts_are_those_of_before(answers):
     """Fixed thresholds stay what they were."""
-    single = [record.outcome.verdict for record in analyze_stored(answers)]
+    single = [whole(record).verdict for record in analyze_stored(answers)]
     table = [v for part in summarise_stored(answers) for v in part.verdicts]
     assert single == table
     first = json.loads(answers.read_text().splitlines()[0])

@@ -18,6 +18,8 @@ MODELS = list(RESULTS["models"].values())
 def page():
     """The benchmark's program for the page, which needs nothing but the results."""
     spec = importlib.util.spec_from_file_location("detection_page", ROOT / "benchmarks/detection_page.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
