@@ -20,9 +20,15 @@ from cert.core.redis_scripts import RedisScripts, Script
 COUNT = Script("return {redis.call('INCRBY', KEYS[1], ARGV[1])}")
 
 
+class PatientServer(TcpFakeServer):
+    """Lets as many callers wait for a connection as a real Redis does, and not five."""
+
+    request_queue_size = 511
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server = TcpFakeServer(("127.0.0.1", 0), server_type="redis")
+    server = PatientServer(("127.0.0.1", 0), server_type="redis")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"redis://127.0.0.1:{server.server_address[1]}/0"
