@@ -123,6 +123,16 @@ async def test_no_page_has_a_script_or_style_of_its_own():
                 assert link.startswith(("/ui", "/v1/", "#")), link
 
 
+async def test_what_nobody_chose_is_as_the_operator_set_it_up():
+    """A limit that the page made up would be one that a certificate does not cover: each question refused."""
+    async with client(an_app()) as http:
+        page = (await http.get("/ui", headers=HTML)).text
+    for name in ("tokens", "temperature"):
+        field = re.search(rf'<input id="{name}"[^>]*>', page)
+        assert field is not None
+        assert "value=" not in field[0]
+
+
 async def test_files_are_kept_by_browsers_and_change_their_address():
     """A browser loads styles and scripts once a release, and never mixes two releases."""
     app = an_app()

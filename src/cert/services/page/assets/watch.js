@@ -155,8 +155,10 @@ function busy(is) {
 
 function asked() {
   const prompt = by("prompt").value;
-  const body = { ...(by("as").value === "chat" ? { messages: [{ role: "user", content: prompt }] } : { prompt }), max_new_tokens: Number(by("tokens").value), detail: "tokens" };
-  body.temperature = Number(by("temperature").value);
+  const body = { ...(by("as").value === "chat" ? { messages: [{ role: "user", content: prompt }] } : { prompt }), detail: "tokens" };
+  // What is left open is as the operator set it up, and so as a certificate covers it.
+  if (by("tokens").value !== "") body.max_new_tokens = Number(by("tokens").value);
+  if (by("temperature").value !== "") body.temperature = Number(by("temperature").value);
   if (by("model")) body.model = by("model").value;
   return body;
 }
