@@ -17,6 +17,7 @@ from cert.services.hamiltonian.options import HamiltonianOptions
 from cert.services.hamiltonian.recent import RecentAnalyses
 from cert.services.hamiltonian.state import HamiltonianState
 from cert.services.page.bundle import address, contents, version
+from cert.trajectory import HamiltonianMonitor
 
 pytestmark = pytest.mark.anyio
 
@@ -125,7 +126,10 @@ async def test_no_page_has_a_script_or_style_of_its_own():
 
 async def test_what_nobody_chose_is_as_the_operator_set_it_up():
     """A limit that the page made up would be one that a certificate does not cover: each question refused."""
-    async with client(an_app()) as http:
+    app = an_app()
+    table = ModelTable({"reference": HamiltonianMonitor()})
+    app.state.cert = HamiltonianState(HamiltonianOptions(), table, RecentAnalyses())
+    async with client(app) as http:
         page = (await http.get("/ui", headers=HTML)).text
     for name in ("tokens", "temperature"):
         field = re.search(rf'<input id="{name}"[^>]*>', page)
