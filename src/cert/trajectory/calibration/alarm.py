@@ -200,9 +200,13 @@ def _entropy_of(values: Sequence[float], _largest: float) -> float:
 def _top_k_entropy_of(values: Sequence[float], largest: float) -> float:
     if len(values) < 4:
         return math.nan
-    # The candidates' part of the entropy is at most the whole, which is known in single precision.
-    if values[1] + _SINGLE < largest and not math.isnan(values[3] + values[-1]):
-        return 0.0
+    if not math.isnan(values[3] + values[-1]):
+        # The candidates' part of the entropy is at most the whole, which is known in single precision.
+        if values[1] + _SINGLE < largest:
+            return 0.0
+        about = -sum([math.exp(value) * value for value in values[3:] if value > -_HUGE])
+        if about + _ROUNDING < largest:
+            return 0.0
     column = np.array(values[3:])[:, None]
     return float(TopSums.of(column, np.exp(column)).entropy[0])
 
