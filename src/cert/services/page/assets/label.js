@@ -15,4 +15,6 @@ if (place) {
       trouble(error);
     }
   });
+  // Until somebody listens, a click would be lost.
+  for (const each of place.querySelectorAll("button")) each.disabled = false;
 }
