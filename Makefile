@@ -83,7 +83,7 @@ wheel: $(STAMPS)/dev  ## Build the wheel into dist/
 
 .PHONY: test
 test: lint types  ## Formatting, lint, layers, strict types and every test that pip alone can supply
-	$(BIN)/python -m pytest -m "not system and not network" -n $(PYTEST_WORKERS) --dist worksteal \
+	$(BIN)/python -m pytest -m "not system and not deployments and not network" -n $(PYTEST_WORKERS) --dist worksteal \
 		--durations=10 --durations-min=2 $(PYTEST_ARGS)
 
 .PHONY: test-system
@@ -105,7 +105,7 @@ types: $(STAMPS)/dev  ## Check the types strictly
 
 .PHONY: coverage
 coverage: $(STAMPS)/dev  ## Run the tests of `make test` and show the lines they miss
-	$(BIN)/python -m pytest -m "not system and not network" --cov --cov-report=term-missing $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not system and not deployments and not network" --cov --cov-report=term-missing $(PYTEST_ARGS)
 
 .PHONY: format
 format: $(STAMPS)/dev  ## Format the code and fix what ruff can fix

@@ -133,6 +133,7 @@ def network_guard(request: pytest.FixtureRequest) -> Iterator[NetworkGuard]:
 
 REASONS = {
     "system": "need Debian packages: make test-system",
+    "deployments": "need the tools that deploy: make verify-deployments",
     "network": "leave loopback: pytest -m network",
 }
 _deselected: list[pytest.Item] = []
