@@ -209,7 +209,9 @@ def _shown(host: str) -> str:
 def _listener(host: str, port: int) -> socket.socket:
     """Take the address before anything is loaded, so that a port in use is told at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, the event loop sees TCP in each connection and sends small pieces at once:
+    # the end of an answer would else wait for the reader's delayed acknowledgement, some 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
