@@ -373,9 +373,14 @@ T = TypeVar("T")
 # The observers' thread ends after so many seconds without an event, and starts again with the next: a hub
 # that nobody uses any more costs no thread and can be collected.
 _IDLE = 10.0
-# Seconds for which it gives way after each event. Python's lock goes to another thread only every 5 ms while
-# this one computes (`sys.getswitchinterval`): an event loop would be late by that each time it waits for I/O.
+# Seconds that it computes before it gives way, and for which it does. Python's lock goes to another thread only
+# every 5 ms while this one computes (`sys.getswitchinterval`): an event loop would be late by that each time it
+# waits for I/O.
+_SLICE = 100e-6
 _GIVE_WAY = 50e-6
+# Seconds that the first event of many waits for the others: waking a thread for each of thousands a second
+# costs the threads that work more than the observers do.
+_GATHER = 5e-3
 
 
 class EventHub:
@@ -429,7 +434,9 @@ class EventHub:
             # The context goes along, so that an observer sees the caller's trace and correlation id.
             self._queue.append((event, copy_context()))
             self._taken += 1
-            self._condition.notify_all()
+            if self._idle:
+                self._idle = False
+                self._condition.notify_all()
 
     def deliver(self, event: Event) -> None:
         """Hand an event to every required sink, then tell the observers.
@@ -465,13 +472,19 @@ class EventHub:
             if threading.current_thread() is self._thread:
                 return False
             until = self._taken
-            return self._condition.wait_for(lambda: self._told >= until, timeout)
+            self._flushing += 1
+            self._condition.notify_all()
+            try:
+                return self._condition.wait_for(lambda: self._told >= until, timeout)
+            finally:
+                self._flushing -= 1
 
     def _start_over(self) -> None:
         self._queue: deque[tuple[Event, Context]] = deque()
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._taken = self._told = 0
+        self._taken = self._told = self._flushing = 0
+        self._idle = False  # the thread waits for an event, and has to be woken
         self._observers.free()
         self._sinks.free()
 
@@ -487,16 +500,33 @@ class EventHub:
         return True
 
     def _run(self) -> None:
-        while self._step():
-            pass
+        while self._events_come():
+            self._tell_all()
 
-    # A function of its own, so that an idle thread holds on to no event and no caller's context.
-    def _step(self) -> bool:
+    def _events_come(self) -> bool:
         with self._condition:
+            self._idle = not self._queue
             if not self._condition.wait_for(lambda: self._queue, _IDLE):
                 self._thread = None
                 return False
-            event, context = self._queue.popleft()
+            self._condition.wait_for(lambda: self._flushing, _GATHER)
+            return True
+
+    def _tell_all(self) -> None:
+        begun = time.perf_counter()
+        while self._tell_next():
+            if time.perf_counter() - begun > _SLICE:
+                time.sleep(_GIVE_WAY)
+                begun = time.perf_counter()
+            if self._flushing:
+                with self._condition:
+                    self._condition.notify_all()
+
+    # A function of its own, so that an idle thread holds on to no event and no caller's context.
+    def _tell_next(self) -> bool:
+        if not self._queue:
+            return False
+        event, context = self._queue.popleft()  # nobody else takes from it
         for observer in self._observers.current:
             try:
                 answer = context.copy().run(observer, event)
@@ -506,10 +536,7 @@ class EventHub:
             # Whatever an observer does wrong, ``sys.exit()`` included, the work and the others go on.
             except BaseException:
                 self.failures += 1
-        time.sleep(_GIVE_WAY)
-        with self._condition:
-            self._told += 1
-            self._condition.notify_all()
+        self._told += 1
         return True
 
 

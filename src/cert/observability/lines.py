@@ -51,11 +51,21 @@ def formatter(render: Callable[[Mapping[str, Any]], str], redact: Clean) -> logg
     """Return a formatter of the standard library for records of structlog and of anybody else."""
     steps = shared_steps(redact)
 
-    def rendered(_: Any, __: str, event: EventDict) -> str:
+    def ordered(event: EventDict) -> str:
         first = {key: event[key] for key in _FIRST if key in event}
         return render({**first, **event})
 
-    return structlog.stdlib.ProcessorFormatter(
+    def rendered(_: Any, __: str, event: EventDict) -> str:
+        return ordered(event)
+
+    class Lines(structlog.stdlib.ProcessorFormatter):
+        def format(self, record: logging.LogRecord) -> str:
+            # A record of structlog's has passed the steps where it was written, and needs no copy.
+            if isinstance(record.msg, dict) and hasattr(record, "_name"):
+                return ordered(record.msg)
+            return super().format(record)
+
+    return Lines(
         foreign_pre_chain=steps,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, rendered],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 from cert.core.events import (
@@ -16,6 +17,7 @@ from cert.core.events import (
     DriftFound,
     Event,
     GateShifted,
+    GenerationFinished,
     HealthChanged,
     JudgementFinished,
     Observer,
@@ -30,6 +32,7 @@ from cert.observability.logging import get_logger
 __all__ = ["log_observer"]
 
 # Taken by the line itself.
+_NUMBERS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _RESERVED = frozenset({"event", "level", "logger", "timestamp", "pid", "exc_info", "stack_info"})
 
 
@@ -44,15 +47,18 @@ def log_observer(logger: Any = None) -> Observer:
         logger: a structlog logger; by default that of ``cert.events``.
     """
     target = logger if logger is not None else get_logger("cert.events")
+    enabled = getattr(target, "isEnabledFor", lambda _: True)
 
     def observe(event: Event) -> None:
+        level = level_of(event)
+        if not enabled(_NUMBERS[level]):
+            return
         fields = {
             f"{field.name}_" if field.name in _RESERVED else field.name: getattr(event, field.name)
             for field in dataclasses.fields(event)
             if field.name != "at"
         }
-        write = getattr(target, level_of(event))
-        write(event.name, timestamp=iso_time(event.at), **fields)
+        getattr(target, level)(event.name, timestamp=iso_time(event.at), **fields)
 
     return observe
 
@@ -61,6 +67,8 @@ def level_of(event: Event) -> str:
     """Return the level of an event's line."""
     match event:
         case CallFinished(outcome="ok") | BudgetSettled() | CacheAsked() | RateLimitWaited():
+            return "debug"
+        case GenerationFinished(cached=True):  # told when it was made; a repeat is a call like any other
             return "debug"
         case JudgementFinished(outcome="ok"):
             return "debug"

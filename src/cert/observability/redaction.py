@@ -94,6 +94,7 @@ _KEYS = re.compile(
     """,
     re.VERBOSE,
 )
+_SHORTEST_KEY = 15  # characters of what `_KEYS` finds at the least: "sk-" and twelve more
 _SCHEMES = re.compile(r"\b(bearer|basic)(\s{1,8})[\w.~+/=:-]{8,}", re.IGNORECASE)
 # After a colon anything up to the last @: passwords have slashes and further @ in them.
 _IN_ADDRESS = re.compile(r"(?<=://)(?:[^\s/@:]{0,256}:[^\s'\"]{1,512}|[^\s/@]{1,512})@")
@@ -168,7 +169,8 @@ class Redaction:
 
 def without_keys(text: str) -> str:
     """Return text with everything that is shaped like a key, a token or a password taken out."""
-    text = _KEYS.sub(REDACTED, text)
+    if len(text) >= _SHORTEST_KEY:
+        text = _KEYS.sub(REDACTED, text)
     if "earer" in text or "asic" in text or "BEARER" in text or "BASIC" in text:
         text = _SCHEMES.sub(rf"\1\2{REDACTED}", text)
     if "://" in text:
