@@ -484,7 +484,7 @@ class EventHub:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._taken = self._told = self._flushing = 0
-        self._idle = False  # the thread waits for an event, and has to be woken
+        self._idle: bool = False  # the thread waits for an event, and has to be woken
         self._observers.free()
         self._sinks.free()
 
@@ -527,9 +527,11 @@ class EventHub:
         if not self._queue:
             return False
         event, context = self._queue.popleft()  # nobody else takes from it
-        for observer in self._observers.current:
+        observers = self._observers.current
+        for place, observer in enumerate(observers, 1):
             try:
-                answer = context.copy().run(observer, event)
+                # What one of them sets in the context is not for the next.
+                answer = (context if place == len(observers) else context.copy()).run(observer, event)
                 if inspect.isawaitable(answer):
                     _abandon(answer)
                     self.failures += 1

@@ -32,6 +32,8 @@ BACKUPS = 10
 # At debug level these write bodies of requests (prompts, outputs, headers) in words that no rule knows.
 _WRITE_BODIES = ("anthropic", "openai", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3")
 
+_NUMBERS = {level: logging.getLevelNamesMapping()[level.upper()] for level in get_args(Level)}
+
 _redaction = Redaction()
 _restore: Callable[[], None] | None = None
 
@@ -93,10 +95,27 @@ def get_logger(name: str = "cert") -> Any:
     return structlog.wrap_logger(
         logging.getLogger(name),
         processors=_steps(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_Lines,
         context_class=dict,
         cache_logger_on_first_use=False,
     )
+
+
+class _Lines(structlog.stdlib.BoundLogger):
+    """Writes lines without a search for the caller's file and line, which no line of ours tells."""
+
+    def _proxy_to_logger(
+        self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any
+    ) -> Any:
+        if event_args or method_name not in _NUMBERS:
+            return super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
+        logger: logging.Logger = self._logger
+        number = _NUMBERS[method_name]
+        if logger.isEnabledFor(number):
+            (fields,), options = self._process_event(method_name, event, event_kw)
+            line = logger.makeRecord(logger.name, number, "", 0, fields, (), None, extra=options["extra"])
+            logger.handle(line)
+        return None
 
 
 def _steps() -> list[Any]:

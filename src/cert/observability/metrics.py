@@ -87,6 +87,7 @@ class _Metrics:
         ProcessCollector(namespace="cert", registry=registry)
         # Bytes of each loaded copy: the event of its unloading does not say them.
         self._memory: defaultdict[str, deque[tuple[str, int]]] = defaultdict(deque)
+        self._children: dict[tuple[str, ...], Any] = {}
         self.observe = self._observe  # one bound method, so that asking twice gives the same observer
 
     def _observe(self, event: Event) -> None:
@@ -235,8 +236,14 @@ class _Metrics:
             self._counter("cert_degradations_total", component=event.component, mode=event.mode).inc()
 
     def _child(self, name: str, labels: dict[str, str]) -> Any:
-        guarded = {label: self._guards[label](value) for label, value in labels.items()}
-        return self._instruments[name].labels(**guarded)
+        place = (name, *labels.values())
+        child = self._children.get(place)
+        if child is None:
+            guarded = {label: self._guards[label](value) for label, value in labels.items()}
+            child = self._instruments[name].labels(**guarded)
+            if guarded == labels:  # so that there are as few of them as there are series
+                self._children[place] = child
+        return child
 
     def _counter(self, name: str, **labels: str) -> Counter:
         child: Counter = self._child(name, labels)

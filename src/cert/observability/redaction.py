@@ -143,6 +143,11 @@ class Redaction:
         return self._value(value, depth)
 
     def _value(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is str:
+            return _text(value)
+        if kind is int or (kind is float and math.isfinite(value)):
+            return value
         if isinstance(value, str):
             return _text(str(value.value) if isinstance(value, enum.Enum) else value)
         if value is None or isinstance(value, bool | numbers.Number):

@@ -14,6 +14,7 @@ from cert.core.config import ServiceSettings, Settings
 from cert.core.health import HealthRegistry
 from cert.services.common.app_state import Base
 from cert.services.common.correlation import CorrelationMiddleware
+from cert.services.common.direct import Direct, DirectMiddleware
 from cert.services.common.errors import PROBLEM, install_handlers
 from cert.services.common.headers import SecurityHeaders
 from cert.services.common.health import health_router
@@ -36,6 +37,7 @@ def create_base(
     routers: Sequence[APIRouter],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     health: HealthRegistry | None = None,
+    direct: Sequence[Direct] = (),
 ) -> FastAPI:
     """Return an app with everything that both services share.
 
@@ -49,6 +51,7 @@ def create_base(
         routers: the service's own routes.
         lifespan: makes the service's resources as ``app.state.cert`` and ends them.
         health: the checks; new ones by default.
+        direct: POST routes of the routers that plain requests reach past the framework.
 
     Raises:
         ConfigurationError: others would reach a service without keys, or the file of keys is none.
@@ -78,6 +81,8 @@ def create_base(
     for router in (*routers, health_router(health), sign_in_router(), reference_router()):
         app.include_router(router)
     # The last that is added is the outermost.
+    if direct:
+        app.add_middleware(DirectMiddleware, routes=direct)
     app.add_middleware(LimitsMiddleware, limits=_limits(service))
     app.add_middleware(AuthenticationMiddleware, policy=policy, sessions=base.sessions)
     app.add_middleware(HttpMetricsMiddleware, metrics=HttpMetrics(base.registry))

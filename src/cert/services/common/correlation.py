@@ -11,12 +11,12 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cert.core.correlation import correlated, correlation_id
 from cert.observability.logging import get_logger
 from cert.services.common.errors import GENERIC, problem_bytes
+from cert.services.common.head import headers_of
 
 __all__ = ["BrokenOffError", "CorrelationMiddleware", "outgoing_headers", "places_of", "trace_id_of"]
 
@@ -74,8 +74,9 @@ class CorrelationMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        trace = trace_id_of(headers.get("traceparent", ""))
+        headers = headers_of(scope)
+        parent = headers.get("traceparent")
+        trace = None if parent is None else trace_id_of(parent)
         token = _trace.set(trace)
         try:
             with correlated(headers.get("x-request-id") or trace) as identifier:
@@ -90,8 +91,10 @@ class CorrelationMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # What an answer names itself is of a server that was asked, and goes.
                 kept = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
-                message = {**message, "headers": [*kept, (b"x-request-id", identifier.encode())]}
+                kept.append((b"x-request-id", identifier.encode()))
+                message["headers"] = kept
             await send(message)
 
         try:

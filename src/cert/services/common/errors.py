@@ -25,6 +25,7 @@ __all__ = [
     "ServiceError",
     "TooManyRequestsError",
     "UnauthorizedError",
+    "error_response",
     "install_handlers",
     "problem",
     "problem_bytes",
@@ -186,6 +187,11 @@ def _kind(error: CertError) -> str:
 
 async def _cert_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CertError)
+    return error_response(request, error)
+
+
+def error_response(request: Request, error: CertError) -> Response:
+    """Return the answer to a request that ended with an error; what is ours is marked for the log."""
     members = problem_of(error)
     if members["status"] >= 500:
         request.scope["cert.error"] = error  # for the log; see `cert.services.common.correlation`

@@ -19,7 +19,10 @@ _ALWAYS: Final = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
 )
+_NOT_STORED: Final = (*_ALWAYS, (b"cache-control", b"no-store"))
+_STRICT: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
 class SecurityHeaders:
@@ -41,13 +44,11 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 present = {name.lower() for name, _ in headers}
-                wanted = [*_ALWAYS, (b"content-security-policy", CONTENT_SECURITY_POLICY.encode())]
+                wanted = _ALWAYS if scope["path"].startswith("/ui/assets/") else _NOT_STORED
                 if scope.get("scheme") == "https":
-                    wanted.append((b"strict-transport-security", b"max-age=31536000"))
-                if not scope["path"].startswith("/ui/assets/"):
-                    wanted.append((b"cache-control", b"no-store"))
-                headers += [(name, value) for name, value in wanted if name not in present]
-                message = {**message, "headers": headers}
+                    wanted = (*wanted, _STRICT)
+                headers += [pair for pair in wanted if pair[0] not in present]
+                message["headers"] = headers
             await send(message)
 
         await self._app(scope, receive, careful)

@@ -30,6 +30,26 @@ class HttpMetrics:
         self.in_flight = Gauge(in_flight.name, in_flight.help, registry=registry)
         self.method = Fixed(_values("method"))
         self.status = Fixed(_values("status"))
+        # Of what the application declares, so that there are as few as there are series.
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request.
+
+        Args:
+            method: whatever the caller wrote; an unknown one counts as ``other``.
+            route: the template of the route, never the path: that is the caller's to choose.
+            status: of the answer.
+            seconds: until the answer began.
+        """
+        known = self.method(method)
+        children = self._children.get((known, route, status // 100))
+        if children is None:
+            shown = self.status(f"{status // 100}xx")
+            children = (self.requests.labels(known, route, shown), self.seconds.labels(known, route))
+            self._children[known, route, status // 100] = children
+        children[0].inc()
+        children[1].observe(seconds)
 
 
 def _values(label: str) -> tuple[str, ...]:
@@ -63,8 +83,5 @@ class HttpMetricsMiddleware:
             await self._app(scope, receive, seen)
         finally:
             self._metrics.in_flight.dec()
-            # The template of the route, never the path: that is the caller's to choose.
             route = getattr(scope.get("route"), "path", "unmatched")
-            method = self._metrics.method(scope["method"])
-            self._metrics.requests.labels(method, route, self._metrics.status(f"{status // 100}xx")).inc()
-            self._metrics.seconds.labels(method, route).observe((first or time.perf_counter()) - begun)
+            self._metrics.count(scope["method"], route, status, (first or time.perf_counter()) - begun)

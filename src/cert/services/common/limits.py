@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cert.services.common.direct import JSON_BODY
 from cert.services.common.errors import problem_bytes
+from cert.services.common.head import headers_of
 from cert.services.common.principal import Principal
 
 __all__ = ["Limits", "LimitsMiddleware"]
@@ -161,7 +163,7 @@ class _Visit:
         self.begun = False
 
     async def run(self) -> None:
-        limits, headers = self._gate.limits, Headers(scope=self._scope)
+        limits, headers = self._gate.limits, headers_of(self._scope)
         self._check_head(headers)
         self._body = {"type": "http.request", "body": await self._read(headers), "more_body": False}
         try:
@@ -186,11 +188,12 @@ class _Visit:
         principal: Principal | None = self._scope.get("cert.principal")
         return None if principal is None or principal.key_id is None else principal.tenant
 
-    def _check_head(self, headers: Headers) -> None:
+    def _check_head(self, headers: Mapping[str, str]) -> None:
         if len(self._scope.get("raw_path") or b"") + len(self._scope["query_string"]) > _MOST_TARGET_BYTES:
             raise _RefusedError(414, "target_too_long", "the address is too long")
-        size = sum(len(name) + len(value) for name, value in headers.raw)
-        if len(headers.raw) > _MOST_HEADERS or size > _MOST_HEADER_BYTES:
+        raw = self._scope["headers"]
+        size = sum([len(name) + len(value) for name, value in raw])
+        if len(raw) > _MOST_HEADERS or size > _MOST_HEADER_BYTES:
             raise _RefusedError(431, "headers_too_large", "there are too many headers, or they are too long")
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise _RefusedError(415, "compressed", "a compressed body is not read")
@@ -202,7 +205,7 @@ class _Visit:
         if int(declared[:20]) > self._gate.limits.body_bytes:
             raise self._too_large()
 
-    async def _read(self, headers: Headers) -> bytes:
+    async def _read(self, headers: Mapping[str, str]) -> bytes:
         """The whole body, in time, and JSON where it says so."""
         if self._scope["method"] in _BODILESS and not {"content-length", "transfer-encoding"} & set(headers):
             return b""
@@ -224,7 +227,7 @@ class _Visit:
             raise _RefusedError(408, "body_too_slow", "the body did not come in time") from error
         body = b"".join(parts)
         if body and "json" in headers.get("content-type", "json").lower():
-            _check_json(body)
+            self._scope[JSON_BODY] = _checked_json(body)
         return body
 
     def _too_large(self) -> _RefusedError:
@@ -257,16 +260,20 @@ class _Visit:
             self._gate.release()
 
 
-def _check_json(body: bytes) -> None:
-    """Refuse what is no JSON, holds NaN or an infinity, or nests deeper than anything that is asked here."""
+def _checked_json(body: bytes) -> Any:
+    """Return what a body holds.
+
+    Refused is what is no JSON, holds NaN or an infinity, or nests deeper than anything that is asked here.
+    """
     try:
-        level = [msgspec.json.decode(body)]
+        whole = msgspec.json.decode(body)
     except RecursionError as error:
         raise _RefusedError(400, "invalid_json", "the JSON is nested too deep") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _RefusedError(400, "invalid_json", "the body is no JSON") from error
     if body.count(b"[") + body.count(b"{") <= _MOST_DEPTH:
-        return
+        return whole
+    level = [whole]
     for _ in range(_MOST_DEPTH):
         level = [
             inner
@@ -275,5 +282,5 @@ def _check_json(body: bytes) -> None:
             for inner in (value if isinstance(value, list) else value.values())
         ]
         if not level:
-            return
+            return whole
     raise _RefusedError(400, "invalid_json", "the JSON is nested too deep")

@@ -7,11 +7,11 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cert.core.errors import ConfigurationError
 from cert.services.common.errors import problem_bytes
+from cert.services.common.head import headers_of
 from cert.services.common.keys import Keys
 from cert.services.common.principal import ANONYMOUS, Principal
 from cert.services.common.sessions import COOKIE, CSRF_HEADER, Session, Sessions, cookie_of
@@ -110,7 +110,7 @@ class AuthenticationMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers = headers_of(scope)
         refusal = self._admit(scope, headers)
         if refusal is None:
             await self._app(scope, receive, send)
@@ -119,7 +119,7 @@ class AuthenticationMiddleware:
         await send({"type": "http.response.start", "status": refusal[0], "headers": fields})
         await send({"type": "http.response.body", "body": body})
 
-    def _admit(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
+    def _admit(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
         """Put the principal into the scope, or return why the request is refused."""
         if self._policy.local_only and _host_of(headers.get("host", "")) not in _LOCAL_NAMES:
             return 421, "misdirected", "without keys this service answers to the names of this machine alone"
@@ -141,7 +141,7 @@ class AuthenticationMiddleware:
             return None  # the page itself leads to its sign-in
         return 401, "unauthorized", "an API key is needed: Authorization: Bearer cert_…"
 
-    def _session(self, headers: Headers) -> Session | None:
+    def _session(self, headers: Mapping[str, str]) -> Session | None:
         cookie = cookie_of(headers.get("cookie", ""))
         session = self._sessions.find(cookie)
         if session is not None and not self._policy.still(session.principal):
@@ -150,7 +150,7 @@ class AuthenticationMiddleware:
         return session
 
 
-def _is_foreign(headers: Headers) -> bool:
+def _is_foreign(headers: Mapping[str, str]) -> bool:
     """Say whether a browser sends this for a page of another site. Programs send neither header."""
     site = headers.get("sec-fetch-site")
     if site is not None:

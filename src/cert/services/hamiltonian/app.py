@@ -92,4 +92,5 @@ def create_app(
         ],
         lifespan=lifespan,
         health=health,
+        direct=analyze.direct,
     )

@@ -40,7 +40,14 @@ async def while_present(request: Request) -> AsyncIterator[None]:
         gone = True
         task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    watcher: asyncio.Task[None] | None = None
+
+    def begin() -> None:
+        nonlocal watcher
+        watcher = asyncio.create_task(watch())
+
+    # A block that ends without waiting for anything ends before the watch begins.
+    beginning = asyncio.get_running_loop().call_soon(begin)
     try:
         yield
     except asyncio.CancelledError:
@@ -48,4 +55,6 @@ async def while_present(request: Request) -> AsyncIterator[None]:
             raise
         raise CallerGoneError("the caller went away") from None
     finally:
-        watcher.cancel()
+        beginning.cancel()
+        if watcher is not None:
+            watcher.cancel()

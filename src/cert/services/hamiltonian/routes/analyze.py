@@ -8,15 +8,17 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cert.services.common.direct import Direct
+from cert.services.common.principal import Principal
 from cert.services.common.sse import EventStream, event_stream
 from cert.services.hamiltonian import answers
 from cert.services.hamiltonian.live import events_of
 from cert.services.hamiltonian.presence import while_present
 from cert.services.hamiltonian.shown import AnalysisRecord, BatchAnswer
-from cert.services.hamiltonian.state import State, Writer
+from cert.services.hamiltonian.state import HamiltonianState, State, Writer
 from cert.services.hamiltonian.wire import AnalyzeRequest, BatchRequest, ScoreRequest, StreamRequest
 
-__all__ = ["router"]
+__all__ = ["direct", "router"]
 
 router = APIRouter(prefix="/v1", tags=["analyses"])
 
@@ -48,9 +50,22 @@ _EVENTS = """Server-sent events:
 )
 async def analyze(body: AnalyzeRequest, request: Request, state: State, principal: Writer) -> Response:
     """An equal greedy or seeded question of the same tenant is answered from the cache, with the same id."""
+    return await _analyze(body, request, state, principal)
+
+
+async def _analyze(
+    body: AnalyzeRequest, request: Request, state: HamiltonianState, principal: Principal
+) -> Response:
     async with while_present(request):
         entry = await answers.analyze(state, principal.tenant, body)
     return _json(answers.record_bytes(entry, body.detail))
+
+
+async def _analyze_directly(body: AnalyzeRequest, request: Request, principal: Principal) -> Response:
+    return await _analyze(body, request, request.app.state.cert, principal)
+
+
+direct = (Direct("/v1/analyze", AnalyzeRequest, "write", _analyze_directly),)
 
 
 @router.post(
