@@ -373,9 +373,9 @@ T = TypeVar("T")
 # The observers' thread ends after so many seconds without an event, and starts again with the next: a hub
 # that nobody uses any more costs no thread and can be collected.
 _IDLE = 10.0
-# Seconds that it computes before it gives way, and for which it does. Python's lock goes to another thread only
-# every 5 ms while this one computes (`sys.getswitchinterval`): an event loop would be late by that each time it
-# waits for I/O.
+# Seconds that it computes before it gives way, and for which it does. Python's lock goes to another thread
+# only every 5 ms while this one computes (`sys.getswitchinterval`): an event loop would be late by that each
+# time it waits for I/O.
 _SLICE = 100e-6
 _GIVE_WAY = 50e-6
 # Seconds that the first event of many waits for the others: waking a thread for each of thousands a second
@@ -406,6 +406,7 @@ class EventHub:
             raise ConfigurationError(f"a hub holds a positive number of events, not {capacity!r}")
         self.lost = 0
         self.failures = 0
+        self._idle = False
         self._capacity = capacity
         self._observers: _Listeners[Observer] = _Listeners()
         self._sinks: _Listeners[RequiredSink] = _Listeners()
@@ -484,7 +485,7 @@ class EventHub:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._taken = self._told = self._flushing = 0
-        self._idle: bool = False  # the thread waits for an event, and has to be woken
+        self._idle = False  # the thread waits for an event, and has to be woken
         self._observers.free()
         self._sinks.free()
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from collections import defaultdict, deque
+from collections.abc import Callable
 from functools import singledispatchmethod
 from typing import Any, TypeAlias
 
@@ -87,12 +88,16 @@ class _Metrics:
         ProcessCollector(namespace="cert", registry=registry)
         # Bytes of each loaded copy: the event of its unloading does not say them.
         self._memory: defaultdict[str, deque[tuple[str, int]]] = defaultdict(deque)
+        self._handlers: dict[type[Event], Callable[[_Metrics, Event], None]] = {}
         self._children: dict[tuple[str, ...], Any] = {}
         self.observe = self._observe  # one bound method, so that asking twice gives the same observer
 
     def _observe(self, event: Event) -> None:
         self._counter("cert_events_total", event=event.name).inc()
-        self._handle(event)
+        handle = self._handlers.get(type(event))
+        if handle is None:
+            handle = self._handlers[type(event)] = vars(_Metrics)["_handle"].dispatcher.dispatch(type(event))
+        handle(self, event)
 
     @singledispatchmethod
     def _handle(self, event: Event) -> None:

@@ -304,7 +304,7 @@ class _Flight:
         if isinstance(outcome, LeaderGoneError):
             self.take_off()
         elif isinstance(outcome, TrajectoryAnalysis):
-            self._result = replace(outcome, from_cache=True)
+            self._result = outcome
         elif isinstance(outcome, Generation):
             self._keep(outcome)
         else:
@@ -326,7 +326,7 @@ class _Flight:
         )
         if isinstance(claim, Hit):
             self._engine.asked("hit")
-            self._result = replace(claim.value, from_cache=True)
+            self._result = claim.value
             return True
         if isinstance(claim, Lead):
             self._lead = claim
@@ -353,7 +353,7 @@ class _Flight:
         if generation.finish_reason == "early_stop":  # this caller's own wish, not the answer
             lead.fail(GenerationCancelledError("it was stopped early"))
         else:
-            lead.fulfil(self._result)
+            lead.fulfil(replace(self._result, from_cache=True))  # as all others get it
 
     def _fail(self, error: BaseException) -> None:
         lead, self._lead = self._lead, None

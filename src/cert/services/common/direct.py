@@ -65,8 +65,8 @@ class DirectMiddleware:
             return
         scope["route"] = route
         request = Request(scope, receive)
+        await receive()  # the body, which is decoded already; what comes after it is the end
         try:
-            await request.body()
             response = await route.answer(body, request, scope["cert.principal"])
         except CertError as error:
             response = error_response(request, error)

@@ -14,14 +14,18 @@ CONTENT_SECURITY_POLICY: Final = (
 )
 _ALWAYS: Final = (
     (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+)
+# Of what a browser shows as a page of its own; data has no frame, no opener and no camera.
+_OF_PAGES: Final = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
-    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
 )
 _NOT_STORED: Final = (*_ALWAYS, (b"cache-control", b"no-store"))
+_DATA: Final = (b"application/json", b"application/problem+json", b"text/event-stream")
 _STRICT: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -45,6 +49,8 @@ class SecurityHeaders:
                 headers = list(message.get("headers", ()))
                 present = {name.lower() for name, _ in headers}
                 wanted = _ALWAYS if scope["path"].startswith("/ui/assets/") else _NOT_STORED
+                if not any(name == b"content-type" and value.startswith(_DATA) for name, value in headers):
+                    wanted = (*wanted, *_OF_PAGES)
                 if scope.get("scheme") == "https":
                     wanted = (*wanted, _STRICT)
                 headers += [pair for pair in wanted if pair[0] not in present]

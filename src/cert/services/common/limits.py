@@ -160,14 +160,18 @@ class _Visit:
         self._deadline: asyncio.Timeout | None = None
         self._body: Message | None = None
         self._size = 0
+        self._reading = True
         self.begun = False
 
     async def run(self) -> None:
         limits, headers = self._gate.limits, headers_of(self._scope)
         self._check_head(headers)
-        self._body = {"type": "http.request", "body": await self._read(headers), "more_body": False}
         try:
-            async with asyncio.timeout(limits.request_seconds) as self._deadline:
+            async with asyncio.timeout(limits.body_seconds) as self._deadline:
+                body = await self._read(headers)
+                self._body = {"type": "http.request", "body": body, "more_body": False}
+                self._reading = False
+                self._deadline.reschedule(asyncio.get_running_loop().time() + limits.request_seconds)
                 if not self._scope["path"].startswith(_UNCOUNTED):
                     await self._gate.enter(self._tenant())
                     self._has_place = True
@@ -175,6 +179,8 @@ class _Visit:
         except TimeoutError as error:
             if self._deadline is None or not self._deadline.expired():
                 raise
+            if self._reading:
+                raise _RefusedError(408, "body_too_slow", "the body did not come in time") from error
             told = f"there was no answer within {limits.request_seconds:g} s"
             raise _RefusedError(504, "deadline_exceeded", told) from error
 
@@ -206,25 +212,21 @@ class _Visit:
             raise self._too_large()
 
     async def _read(self, headers: Mapping[str, str]) -> bytes:
-        """The whole body, in time, and JSON where it says so."""
+        """The whole body, and JSON where it says so."""
         if self._scope["method"] in _BODILESS and not {"content-length", "transfer-encoding"} & set(headers):
             return b""
         parts: list[bytes] = []
-        try:
-            async with asyncio.timeout(self._gate.limits.body_seconds):
-                while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise _RefusedError(400, "disconnected", "the request ended before its body")
-                    parts.append(message.get("body", b""))
-                    self._gate.hold(len(parts[-1]))
-                    self._size += len(parts[-1])
-                    if self._size > self._gate.limits.body_bytes:
-                        raise self._too_large()
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError as error:
-            raise _RefusedError(408, "body_too_slow", "the body did not come in time") from error
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise _RefusedError(400, "disconnected", "the request ended before its body")
+            parts.append(message.get("body", b""))
+            self._gate.hold(len(parts[-1]))
+            self._size += len(parts[-1])
+            if self._size > self._gate.limits.body_bytes:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                break
         body = b"".join(parts)
         if body and "json" in headers.get("content-type", "json").lower():
             self._scope[JSON_BODY] = _checked_json(body)

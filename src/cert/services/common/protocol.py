@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -36,7 +36,7 @@ def guarded_protocol(
 
     class GuardedProtocol(H11Protocol):
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(cast(asyncio.Transport, _HeadWithBody(transport, self.loop)))
             self._timers = _Timers(self.loop)
             if len(self.connections) > most_connections:
                 self._refuse(503, "overloaded", "too many connections are open", 1.0)
@@ -100,6 +100,46 @@ def guarded_protocol(
             self._timers.begin("stall", stalled_seconds, self.transport.abort)
 
     return GuardedProtocol
+
+
+class _HeadWithBody:
+    """A transport that sends the head of an answer with the first piece of its body: one call for two.
+
+    A head that no body follows in the same step of the event loop is sent with the next.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self._sending: asyncio.Handle | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold a head."""
+        if self._sending is not None:
+            data = self._taken() + data
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head, self._sending = data, self._loop.call_soon(self._send_head)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close once what is held has been sent."""
+        if self._sending is not None:
+            self._send_head()
+        self._transport.close()
+
+    def _send_head(self) -> None:
+        self._transport.write(self._taken())
+
+    def _taken(self) -> bytes:
+        if self._sending is not None:
+            self._sending.cancel()
+        head, self._head, self._sending = self._head, b"", None
+        return head
 
 
 class _Timers:

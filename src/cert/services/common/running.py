@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -70,6 +71,10 @@ class ServiceServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
         await super().startup(sockets)
+        # What is there now (a model, its libraries: half a million objects) stays: a full collection of
+        # garbage that goes through all of it holds every request up.
+        gc.collect()
+        gc.freeze()
         if self.started and self._ready is not None:
             self._ready()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
@@ -20,41 +18,41 @@ class CallerGoneError(ServiceError):
     status = 499
 
 
-@contextlib.asynccontextmanager
-async def while_present(request: Request) -> AsyncIterator[None]:
-    """Cancel the block when the connection of the request ends.
+class while_present:  # noqa: N801  # reads as the condition that it is
+    """Cancels the block of ``async with`` when the connection of a request ends.
 
     The body must have been read. A block that does not wait for anything costs almost nothing more.
 
     Raises:
         CallerGoneError: the caller went away, and the block was cancelled.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    gone = False
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        # A block that ends without waiting for anything ends before the watch begins.
+        self._beginning = asyncio.get_running_loop().call_soon(self._begin)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._beginning.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if kind is None or not issubclass(kind, asyncio.CancelledError):
+            return
+        if self._gone and self._task.uncancel() <= 0:
+            raise CallerGoneError("the caller went away") from None
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        task.cancel()
-
-    watcher: asyncio.Task[None] | None = None
-
-    def begin() -> None:
-        nonlocal watcher
-        watcher = asyncio.create_task(watch())
-
-    # A block that ends without waiting for anything ends before the watch begins.
-    beginning = asyncio.get_running_loop().call_soon(begin)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone or task.uncancel() > 0:
-            raise
-        raise CallerGoneError("the caller went away") from None
-    finally:
-        beginning.cancel()
-        if watcher is not None:
-            watcher.cancel()
+        self._gone = True
+        self._task.cancel()
