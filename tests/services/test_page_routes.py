@@ -83,7 +83,7 @@ async def test_the_sign_in_leads_to_no_other_site(keyed):
 async def test_a_tenant_sees_its_own_analyses_alone(keyed):
     """What one tenant asked is on no page of another's."""
     app, (ours, theirs) = keyed
-    entry = app.state.cert.recent.keep("acme", hostile(), model="m", source="analyze")
+    entry = await app.state.cert.recent.keep("acme", hostile(), model="m", source="analyze")
     async with client(app) as http:
         for secret, status in ((ours, 200), (theirs, 404)):
             headers = {**HTML, "authorization": f"Bearer {secret}"}
@@ -100,7 +100,7 @@ async def test_a_tenant_sees_its_own_analyses_alone(keyed):
 async def test_text_of_strangers_is_text_and_nothing_more():
     """Markup in prompts, answers and names is shown, not run; what turns the line around is named."""
     app = an_app()
-    entry = app.state.cert.recent.keep("anonymous", hostile(), model=HOSTILE, source="analyze")
+    entry = await app.state.cert.recent.keep("anonymous", hostile(), model=HOSTILE, source="analyze")
     async with client(app) as http:
         for path in ("/ui", "/ui/latest", "/ui/analyses", f"/ui/analyses/{entry.id}"):
             text = (await http.get(path, headers=HTML)).text
@@ -112,7 +112,7 @@ async def test_text_of_strangers_is_text_and_nothing_more():
 async def test_no_page_has_a_script_or_style_of_its_own():
     """The security policy without `unsafe-inline` leaves every page whole."""
     app = an_app()
-    entry = app.state.cert.recent.keep("anonymous", hostile(), model="m", source="analyze")
+    entry = await app.state.cert.recent.keep("anonymous", hostile(), model="m", source="analyze")
     async with client(app) as http:
         for path in ("/ui", "/ui/analyses", f"/ui/analyses/{entry.id}", "/ui/certificates", "/ui/health"):
             answer = await http.get(path, headers=HTML)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 from cert.core.errors import CertError, InputError
 from cert.services.common.errors import problem_of
 from cert.services.hamiltonian.options import HamiltonianOptions
-from cert.services.hamiltonian.recent import Entry, Page, cursor_of
+from cert.services.hamiltonian.recent import Entry, Listed, Page, cursor_of
 from cert.services.hamiltonian.state import HamiltonianState
 from cert.services.hamiltonian.wire import AnalyzeRequest, BatchRequest, ScoreRequest, StreamRequest
 from cert.trajectory.streaming import AsyncTrajectoryStream
@@ -34,7 +35,7 @@ async def analyze(state: HamiltonianState, tenant: str, asked: AnalyzeRequest) -
         early_stop=asked.early_stop,
         **_sampling(state.options, asked),
     )
-    return state.recent.keep(tenant, analysis, model=name, source="analyze", group=asked.group)
+    return await state.recent.keep(tenant, analysis, model=name, source="analyze", group=asked.group)
 
 
 async def score(state: HamiltonianState, tenant: str, asked: ScoreRequest) -> Entry:
@@ -47,7 +48,7 @@ async def score(state: HamiltonianState, tenant: str, asked: ScoreRequest) -> En
         use_cache=asked.use_cache,
         group=asked.group,
     )
-    return state.recent.keep(tenant, analysis, model=name, source="score", group=asked.group)
+    return await state.recent.keep(tenant, analysis, model=name, source="score", group=asked.group)
 
 
 async def analyze_batch(state: HamiltonianState, tenant: str, asked: BatchRequest) -> bytes:
@@ -69,13 +70,14 @@ async def analyze_batch(state: HamiltonianState, tenant: str, asked: BatchReques
         early_stop=asked.early_stop,
         **_sampling(state.options, asked),
     )
-    items = []
-    for outcome in outcomes:
+
+    async def item(outcome: Any) -> dict[str, Any]:
         if isinstance(outcome, CertError):
-            items.append({"record": None, "error": problem_of(outcome)})
-            continue
-        entry = state.recent.keep(tenant, outcome, model=name, source="batch", group=asked.group)
-        items.append({"record": record_of(entry, asked.detail), "error": None})
+            return {"record": None, "error": problem_of(outcome)}
+        entry = await state.recent.keep(tenant, outcome, model=name, source="batch", group=asked.group)
+        return {"record": record_of(entry, asked.detail), "error": None}
+
+    items = await asyncio.gather(*map(item, outcomes))
     failed = sum(item["error"] is not None for item in items)
     return msgspec.json.encode({"schema_version": 1, "items": items, "failed": failed})
 
@@ -137,19 +139,18 @@ def page_of(page: Page) -> dict[str, Any]:
     }
 
 
-def _summary(entry: Entry) -> dict[str, Any]:
-    analysis = entry.analysis
-    text = analysis.generated_text
+def _summary(entry: Listed) -> dict[str, Any]:
+    text = entry.text
     return {
         "id": entry.id,
-        "created_at": analysis.created_at,
+        "created_at": entry.created_at,
         "model": entry.model,
         "source": entry.source,
-        "verdict": analysis.verdict,
-        "calibrated": analysis.decision.calibrated,
-        "reasons": list(analysis.decision.reasons),
-        "finish_reason": analysis.generation.finish_reason,
-        "tokens": analysis.generation_steps,
+        "verdict": entry.verdict,
+        "calibrated": entry.calibrated,
+        "reasons": list(entry.reasons),
+        "finish_reason": entry.finish_reason,
+        "tokens": entry.tokens,
         "excerpt": text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…",
         "label": entry.label,
     }

@@ -42,7 +42,7 @@ async def events_of(
                         alarmed = True
                         at = count - 1 if token.metrics is None else token.metrics.step
                         yield Event("alarm", {"token": at}, id=f"{count}-alarm")
-        entry = state.recent.keep(tenant, tokens.analysis, model=name, source="stream", group=group)
+        entry = await state.recent.keep(tenant, tokens.analysis, model=name, source="stream", group=group)
         record = record_of(entry, detail)
         stopped = tokens.analysis.generation.finish_reason == "early_stop"
         if state.live.ending and stopped and tokens.analysis.early_stop is None:
@@ -53,7 +53,7 @@ async def events_of(
     except GenerationTimeoutError as error:
         problem = problem_of(error)
         if isinstance(error.partial, TrajectoryAnalysis):
-            entry = state.recent.keep(tenant, error.partial, model=name, source="stream", group=group)
+            entry = await state.recent.keep(tenant, error.partial, model=name, source="stream", group=group)
             problem["partial"] = record_of(entry, detail)
         yield Event("error", problem, id="end")
 

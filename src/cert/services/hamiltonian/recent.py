@@ -14,15 +14,43 @@ from cert.backends.base import Generation
 from cert.core.errors import InputError
 from cert.services.common.errors import ConflictError, NotFoundError
 from cert.signals import TokenSteps
+from cert.trajectory.gate import Verdict
 from cert.trajectory.types import TrajectoryAnalysis
 
-__all__ = ["Entry", "Page", "RecentAnalyses", "Source", "cursor_of", "place_of"]
+__all__ = ["Entry", "Listed", "Page", "RecentAnalyses", "Source", "cursor_of", "place_of"]
 
 Source: TypeAlias = Literal["analyze", "batch", "stream", "score", "chat"]
 
 # What a token takes besides its candidates: columns of signals, its text, what JSON is made of.
 _PER_TOKEN = 400
 _PER_CANDIDATE = 16
+# Characters of prompt and answer that a list has.
+_LISTED = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What a list shows of an analysis.
+
+    Attributes:
+        number: its place in the list.
+        asked, text: the beginnings of the prompt's end and of the answer.
+        label: as of an `Entry`; the others too.
+    """
+
+    id: str
+    number: int
+    created_at: str
+    model: str
+    source: Source
+    verdict: Verdict
+    calibrated: bool
+    reasons: tuple[str, ...]
+    finish_reason: str
+    tokens: int
+    asked: str
+    text: str
+    label: bool | None
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +65,7 @@ class Entry:
         source: what asked for it.
         group: of the answer, for a gate with groups.
         label: whether the answer turned out right; ``None`` while nobody has said.
+        kept: it outlives this process.
         written: its JSON, once it was asked for, by what was asked.
     """
 
@@ -48,6 +77,7 @@ class Entry:
     analysis: TrajectoryAnalysis
     group: str | None = None
     label: bool | None = None
+    kept: bool = False
     written: dict[tuple[object, ...], bytes] = field(default_factory=dict)
 
     @property
@@ -59,12 +89,33 @@ class Entry:
         text = 4 * (asked + len(self.analysis.generation.text))
         return 2_000 + text + len(steps) * (_PER_TOKEN + _PER_CANDIDATE * steps.top_k)
 
+    def listed(self) -> Listed:
+        """Return what a list shows of it."""
+        analysis = self.analysis
+        prompt = analysis.generation.prompt
+        asked = prompt if isinstance(prompt, str) or not prompt else prompt[-1].content
+        return Listed(
+            id=self.id,
+            number=self.number,
+            created_at=analysis.created_at,
+            model=self.model,
+            source=self.source,
+            verdict=analysis.verdict,
+            calibrated=analysis.decision.calibrated,
+            reasons=analysis.decision.reasons,
+            finish_reason=analysis.generation.finish_reason,
+            tokens=analysis.generation_steps,
+            asked=str(asked or "")[:_LISTED],
+            text=analysis.generated_text[:_LISTED],
+            label=self.label,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some of them, the latest first; ``next`` is where the next page begins, ``None`` at the end."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[Listed, ...]
     next: int | None
 
 
@@ -78,7 +129,7 @@ class _Ring:
 
 
 class RecentAnalyses:
-    """The latest analyses of every tenant.
+    """The latest analyses of every tenant, in the memory of this process.
 
     Args:
         size: most analyses of a tenant.
@@ -90,7 +141,7 @@ class RecentAnalyses:
         self._rings: dict[str, _Ring] = {}
         self._lock = threading.Lock()
 
-    def keep(
+    async def keep(
         self,
         tenant: str,
         analysis: TrajectoryAnalysis,
@@ -99,7 +150,58 @@ class RecentAnalyses:
         source: Source,
         group: str | None = None,
     ) -> Entry:
-        """Keep an analysis and return its entry; one from the cache is the entry of the first time."""
+        """Keep an analysis and return its entry; one from the cache is the entry of the first time.
+
+        An answer that names the entry is sent after this.
+        """
+        return self._noted(tenant, analysis, model=model, source=source, group=group)
+
+    async def get(self, tenant: str, identifier: str) -> Entry:
+        """Return one.
+
+        Raises:
+            NotFoundError: there is none, it is too old, or it is another tenant's.
+        """
+        entry = self._known(tenant, identifier)
+        if entry is None:
+            raise _missing()
+        return entry
+
+    async def page(self, tenant: str, limit: int, before: int | None = None) -> Page:
+        """Return up to ``limit`` analyses, the latest first, from before a number on."""
+        with self._lock:
+            ring = self._rings.get(tenant)
+            entries = [] if ring is None else list(reversed(ring.entries.values()))
+        found = [entry for entry in entries if before is None or entry.number < before]
+        more = len(found) > limit
+        shown = tuple(entry.listed() for entry in found[:limit])
+        return Page(shown, found[limit - 1].number if more else None)
+
+    async def label(self, tenant: str, identifier: str, correct: bool) -> Entry:
+        """Say once whether an answer turned out right.
+
+        Raises:
+            NotFoundError: as `get`.
+            ConflictError: somebody has said so already; labels of one answer count once.
+        """
+        entry = await self.get(tenant, identifier)
+        with self._lock:
+            if entry.label is not None:
+                raise ConflictError(HAS_LABEL)
+            entry.label = correct
+            entry.written.clear()
+        return entry
+
+    async def unlabel(self, tenant: str, identifier: str) -> None:
+        """Take a label back that could not be counted."""
+        entry = await self.get(tenant, identifier)
+        with self._lock:
+            entry.label = None
+            entry.written.clear()
+
+    def _noted(
+        self, tenant: str, analysis: TrajectoryAnalysis, *, model: str, source: Source, group: str | None
+    ) -> Entry:
         with self._lock:
             ring = self._rings.setdefault(tenant, _Ring())
             known = ring.by_generation.get(id(analysis.generation)) if analysis.from_cache else None
@@ -123,52 +225,21 @@ class RecentAnalyses:
             ring.entries[entry.id] = entry
             ring.by_generation[id(analysis.generation)] = entry
             ring.weight += entry.weight
-            self._trim(ring)
-            return entry
-
-    def get(self, tenant: str, identifier: str) -> Entry:
-        """Return one.
-
-        Raises:
-            NotFoundError: there is none, it is too old, or it is another tenant's.
-        """
-        with self._lock:
-            ring = self._rings.get(tenant)
-            entry = None if ring is None else ring.entries.get(identifier)
-        if entry is None:
-            raise NotFoundError("there is no such analysis, or it is kept no longer")
+            gone = self._trim(ring)
+        for one in gone:
+            self._let_go(one)
         return entry
 
-    def page(self, tenant: str, limit: int, before: int | None = None) -> Page:
-        """Return up to ``limit`` analyses, the latest first, from before a number on."""
+    def _known(self, tenant: str, identifier: str) -> Entry | None:
         with self._lock:
             ring = self._rings.get(tenant)
-            entries = [] if ring is None else list(reversed(ring.entries.values()))
-        found = [entry for entry in entries if before is None or entry.number < before]
-        more = len(found) > limit
-        return Page(tuple(found[:limit]), found[limit - 1].number if more else None)
+            return None if ring is None else ring.entries.get(identifier)
 
-    def label(self, tenant: str, identifier: str, correct: bool) -> Entry:
-        """Say once whether an answer turned out right.
+    def _let_go(self, entry: Entry) -> None:
+        """Hear that an analysis is in memory no longer."""
 
-        Raises:
-            NotFoundError: as `get`.
-            ConflictError: somebody has said so already; labels of one answer count once.
-        """
-        entry = self.get(tenant, identifier)
-        with self._lock:
-            if entry.label is not None:
-                raise ConflictError("this analysis has its label already")
-            entry.label = correct
-            entry.written.clear()
-        return entry
-
-    def unlabel(self, entry: Entry) -> None:
-        """Take a label back that could not be counted."""
-        with self._lock:
-            entry.label = None
-
-    def _trim(self, ring: _Ring) -> None:
+    def _trim(self, ring: _Ring) -> list[Entry]:
+        trimmed = []
         while len(ring.entries) > max(1, self._size) or (
             ring.weight > self._most_bytes and len(ring.entries) > 1
         ):
@@ -176,6 +247,15 @@ class RecentAnalyses:
             ring.weight -= gone.weight
             if ring.by_generation.get(id(gone.generation)) is gone:
                 del ring.by_generation[id(gone.generation)]
+            trimmed.append(gone)
+        return trimmed
+
+
+HAS_LABEL = "this analysis has its label already"
+
+
+def _missing() -> NotFoundError:
+    return NotFoundError("there is no such analysis, or it is kept no longer")
 
 
 def _named(analysis: TrajectoryAnalysis, model: str) -> TrajectoryAnalysis:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from cert.backends.loading import REFERENCE
 from cert.services.hamiltonian.calibrations import calibrations_of
-from cert.services.hamiltonian.recent import Entry, Page, cursor_of, place_of
+from cert.services.hamiltonian.recent import Listed, Page, cursor_of, place_of
 from cert.services.hamiltonian.state import Reader, State
 from cert.services.page.frame import pages, shown
 from cert.trajectory.report.render import report_data
@@ -38,14 +38,14 @@ async def watch(request: Request, state: State, principal: Reader) -> Response:
         examples=examples,
         classes=range(SURPRISAL_CLASSES),
         legend=legend(),
-        **_listed(state.recent.page(principal.tenant, _LATEST)),
+        **_listed(await state.recent.page(principal.tenant, _LATEST)),
     )
 
 
 @router.get("/latest")
 async def latest(request: Request, state: State, principal: Reader) -> Response:
     """The list of the first page, for the script that keeps it fresh."""
-    return shown(request, "latest.html.j2", **_listed(state.recent.page(principal.tenant, _LATEST)))
+    return shown(request, "latest.html.j2", **_listed(await state.recent.page(principal.tenant, _LATEST)))
 
 
 @router.get("/analyses")
@@ -56,14 +56,14 @@ async def analyses(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """All that are kept, by pages."""
-    found = state.recent.page(principal.tenant, _A_PAGE, place_of(cursor))
+    found = await state.recent.page(principal.tenant, _A_PAGE, place_of(cursor))
     return shown(request, "analyses.html.j2", first=cursor is None, **_listed(found))
 
 
 @router.get("/analyses/{analysis_id}")
 async def analysis(analysis_id: str, request: Request, state: State, principal: Reader) -> Response:
     """One, as its report shows it."""
-    entry = state.recent.get(principal.tenant, analysis_id)
+    entry = await state.recent.get(principal.tenant, analysis_id)
     seen = await asyncio.to_thread(section, entry.analysis, 1)
     return shown(
         request,
@@ -87,20 +87,17 @@ def _listed(page: Page) -> dict[str, Any]:
     return {"entries": [_line(entry) for entry in page.entries], "next": cursor_of(page.next)}
 
 
-def _line(entry: Entry) -> dict[str, Any]:
-    analysis = entry.analysis
-    prompt = analysis.generation.prompt
-    asked = prompt if isinstance(prompt, str) or prompt is None else prompt[-1].content
+def _line(entry: Listed) -> dict[str, Any]:
     return {
         "id": entry.id,
-        "verdict": analysis.verdict,
-        "word": _WORDS[analysis.verdict],
-        "asked": asked or "",
-        "text": analysis.generated_text.strip(),
+        "verdict": entry.verdict,
+        "word": _WORDS[entry.verdict],
+        "asked": entry.asked,
+        "text": entry.text.strip(),
         "model": entry.model,
         "source": entry.source,
-        "tokens": analysis.generation_steps,
-        "created_at": analysis.created_at,
+        "tokens": entry.tokens,
+        "created_at": entry.created_at,
         "label": entry.label,
     }
 

@@ -92,7 +92,7 @@ class _Chat:
         analysis = await self._monitor.analyze_async(
             self._messages, timeout=self._state.options.timeout_seconds, **self._of_choice(index)
         )
-        return self._state.recent.keep(self._tenant, analysis, model=self._name, source="chat")
+        return await self._state.recent.keep(self._tenant, analysis, model=self._name, source="chat")
 
     def whole(self, entries: list[Entry], outcome: Outcome, failing: set[int], action: str) -> dict[str, Any]:
         """Return the answer as one object."""
@@ -146,7 +146,7 @@ class _Chat:
                     if token.text or listed is not None:
                         yield self._chunk(index, {"content": token.text}, listed)
             entries = [
-                self._state.recent.keep(self._tenant, stream.analysis, model=self._name, source="chat")
+                await self._state.recent.keep(self._tenant, stream.analysis, model=self._name, source="chat")
                 for stream in streams
             ]
             choices = tuple(Choice(index, entry) for index, entry in enumerate(entries))

@@ -207,7 +207,7 @@ class Watcher:
         if self._gate is not None and self._gate_watch is not None:
             self._gate_watch.observe(self._gate.score.of(analysis.signals))
         await self._hub.deliver_async(_finished(analysis, time.perf_counter() - self._begun))
-        return self._recent.keep(self._tenant, analysis, model=self._asked.model, source="chat")
+        return await self._recent.keep(self._tenant, analysis, model=self._asked.model, source="chat")
 
     def _generation(self, record: ApiRecord) -> Generation:
         identity = ModelIdentity(

@@ -38,7 +38,7 @@ async def list_analyses(
     cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before")] = None,
 ) -> object:
     """Those of the caller's tenant alone."""
-    return answers.page_of(state.recent.page(principal.tenant, limit, place_of(cursor)))
+    return answers.page_of(await state.recent.page(principal.tenant, limit, place_of(cursor)))
 
 
 @router.get(
@@ -51,7 +51,7 @@ async def get_analysis(
     analysis_id: Identifier, state: State, principal: Reader, detail: Annotated[Detail, Query()] = "full"
 ) -> Response:
     """As `POST /v1/analyze` returned it, with its label."""
-    entry = state.recent.get(principal.tenant, analysis_id)
+    entry = await state.recent.get(principal.tenant, analysis_id)
     return Response(answers.record_bytes(entry, detail), media_type="application/json")
 
 
@@ -65,7 +65,7 @@ async def get_report(analysis_id: Identifier, state: State, principal: Reader) -
     """One file that loads nothing from elsewhere."""
     from cert.trajectory.report import render_report
 
-    entry = state.recent.get(principal.tenant, analysis_id)
+    entry = await state.recent.get(principal.tenant, analysis_id)
     page = await asyncio.to_thread(render_report, entry.analysis)
     # The page's own policy, by the hashes of its scripts, in place of the service's, which would forbid them.
     found = _POLICY.search(page)
@@ -84,13 +84,13 @@ async def label_analysis(
 ) -> Response:
     """Once for each answer. Labels can refute the promise of the model's gate, where it has one."""
     tenant = principal.tenant
-    entry = state.recent.label(tenant, analysis_id, body.correct)
+    entry = await state.recent.label(tenant, analysis_id, body.correct)
     watch = state.watch_of(entry, tenant)
     if watch is not None:
         try:
             watch.observe_label(watch.gate.score.of(entry.analysis.signals), body.correct, entry.group)
         except CertError:
-            state.recent.unlabel(entry)
+            await state.recent.unlabel(tenant, entry.id)
             raise
     return Response(answers.record_bytes(entry, "summary"), media_type="application/json")
 
