@@ -13,12 +13,11 @@ from cert._version import __version__
 from cert.core.config import ServiceSettings, Settings
 from cert.core.health import HealthRegistry
 from cert.services.common.app_state import Base
-from cert.services.common.correlation import CorrelationMiddleware
 from cert.services.common.direct import Direct, DirectMiddleware
+from cert.services.common.edge import EdgeMiddleware
 from cert.services.common.errors import PROBLEM, install_handlers
-from cert.services.common.headers import SecurityHeaders
 from cert.services.common.health import health_router
-from cert.services.common.http_metrics import HttpMetrics, HttpMetricsMiddleware
+from cert.services.common.http_metrics import HttpMetrics
 from cert.services.common.keys import KeyFile, Keys
 from cert.services.common.limits import Limits, LimitsMiddleware
 from cert.services.common.policy import AccessPolicy, AuthenticationMiddleware
@@ -41,8 +40,8 @@ def create_base(
 ) -> FastAPI:
     """Return an app with everything that both services share.
 
-    Layers from outside: security headers, correlation, metrics, who asks, limits, routes. Who asks comes
-    before the limits, so that nobody without a key can fill the queue or have a body read.
+    Layers from outside: the edge (id, log, metrics, security headers), who asks, limits, routes. Who asks
+    comes before the limits, so that nobody without a key can fill the queue or have a body read.
 
     Args:
         settings: all of them; `cert.core.config.load_settings` reads them.
@@ -85,9 +84,7 @@ def create_base(
         app.add_middleware(DirectMiddleware, routes=direct)
     app.add_middleware(LimitsMiddleware, limits=_limits(service))
     app.add_middleware(AuthenticationMiddleware, policy=policy, sessions=base.sessions)
-    app.add_middleware(HttpMetricsMiddleware, metrics=HttpMetrics(base.registry))
-    app.add_middleware(CorrelationMiddleware)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(EdgeMiddleware, metrics=HttpMetrics(base.registry))
     return app
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-__all__ = ["CONTENT_SECURITY_POLICY", "SecurityHeaders"]
+__all__ = ["CONTENT_SECURITY_POLICY", "with_care"]
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -29,32 +29,16 @@ _DATA: Final = (b"application/json", b"application/problem+json", b"text/event-s
 _STRICT: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
-class SecurityHeaders:
-    """Adds them. No CORS header is ever sent, so that no other origin reads an answer.
+def with_care(scope: Scope, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer with those that make a browser careful.
 
-    A route that sends a policy of its own, such as a self-contained report, keeps it.
+    No CORS header is ever sent, so that no other origin reads an answer. A route that sends a policy of its
+    own, such as a self-contained report, keeps it.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request with them."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def careful(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                present = {name.lower() for name, _ in headers}
-                wanted = _ALWAYS if scope["path"].startswith("/ui/assets/") else _NOT_STORED
-                if not any(name == b"content-type" and value.startswith(_DATA) for name, value in headers):
-                    wanted = (*wanted, *_OF_PAGES)
-                if scope.get("scheme") == "https":
-                    wanted = (*wanted, _STRICT)
-                headers += [pair for pair in wanted if pair[0] not in present]
-                message["headers"] = headers
-            await send(message)
-
-        await self._app(scope, receive, careful)
+    present = {name.lower() for name, _ in headers}
+    wanted = _ALWAYS if scope["path"].startswith("/ui/assets/") else _NOT_STORED
+    if not any(name == b"content-type" and value.startswith(_DATA) for name, value in headers):
+        wanted = (*wanted, *_OF_PAGES)
+    if scope.get("scheme") == "https":
+        wanted = (*wanted, _STRICT)
+    return headers + [pair for pair in wanted if pair[0] not in present]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cert.observability.catalogue import HTTP_CATALOGUE, HTTP_LABELS
 from cert.observability.labels import Fixed
 
-__all__ = ["HttpMetrics", "HttpMetricsMiddleware"]
+__all__ = ["HttpMetrics"]
 
 _BY_NAME: Final = {metric.name: metric for metric in HTTP_CATALOGUE}
 
@@ -56,32 +54,3 @@ def _values(label: str) -> tuple[str, ...]:
     bound = HTTP_LABELS[label][1]
     assert isinstance(bound, tuple)
     return bound
-
-
-class HttpMetricsMiddleware:
-    """Counts requests."""
-
-    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request and count it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begun, status, first = time.perf_counter(), 500, 0.0
-
-        async def seen(message: Message) -> None:
-            nonlocal status, first
-            if message["type"] == "http.response.start":
-                status, first = message["status"], time.perf_counter()
-            await send(message)
-
-        self._metrics.in_flight.inc()
-        try:
-            await self._app(scope, receive, seen)
-        finally:
-            self._metrics.in_flight.dec()
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.count(scope["method"], route, status, (first or time.perf_counter()) - begun)
