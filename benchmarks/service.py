@@ -6,6 +6,7 @@ Needs ``hey`` (Debian). The service is `cert serve hamiltonian` on the reference
 
 *Cached*: the same question again and again, against a FastAPI route in another process that returns the same
 bytes; requests a second of both, taken in turns, and the 99th percentile of the service at half of its rate.
+Once neither writes a log line for a request, and once both do (ours JSON, uvicorn's its access line).
 *Clients*: questions that are in no cache, from one client and from 32 at once. *First token*: seconds from
 asking the service for a stream to its first token, less the same of the monitor in process. *Streams*: event
 streams of a tenant that are open at once, and what memory they take over the idle service. *Soak*: many
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ app = FastAPI()
 async def plain(request: Request) -> Response:
     await request.body()
     return Response(content, media_type="application/json")
-uvicorn.run(app, port=int(sys.argv[1]), log_level="error", access_log=False)
+told = sys.argv[3] == "info"
+uvicorn.run(app, port=int(sys.argv[1]), log_level=sys.argv[3], access_log=told)
 """
 
 
@@ -90,19 +92,38 @@ def hey(url: str, count: int, clients: int, rate: float | None = None) -> dict[s
     return {"per_second": per_second, "p99_ms": 1000 * float(re.search(r"99% in ([\d.]+)", told)[1])}  # type: ignore[index]
 
 
-def cached(url: str, repeats: int) -> dict[str, Any]:
+def cached(repeats: int) -> dict[str, Any]:
+    return {
+        "without_log_lines": with_service("warning", lambda url, _: cached_at(url, repeats, "warning")),
+        "with_log_lines": with_service("info", lambda url, _: cached_at(url, repeats, "info")),
+    }
+
+
+def with_service(log_level: str, measure: Callable[[str, int], dict[str, Any]]) -> dict[str, Any]:
+    """Measure at a service of its own, by its address and process."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-c", "from cert.cli.main import main; main()"]
+    command += ["serve", "hamiltonian", "--port", str(port), "--metrics-port", "0"]
+    environ = {"CERT_LOG_LEVEL": log_level, "CERT_PRELOAD_MODELS": "true"}
+    with process(command, f"{url}/health/live", environ) as service:
+        return measure(url, service.pid)
+
+
+def cached_at(url: str, repeats: int, log_level: str) -> dict[str, Any]:
     content = httpx2.post(f"{url}/v1/analyze", json=BODY).content
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
         port = free_port()
         plain = f"http://127.0.0.1:{port}/plain"
-        with process([sys.executable, "-c", PLAIN, str(port), file.name], plain):
+        with process([sys.executable, "-c", PLAIN, str(port), file.name, log_level], plain):
             hey(plain, 500, 8), hey(f"{url}/v1/analyze", 500, 8)
             pairs = [(hey(f"{url}/v1/analyze", 3000, 8), hey(plain, 3000, 8)) for _ in range(repeats)]
     ratios = sorted(ours["per_second"] / theirs["per_second"] for ours, theirs in pairs)
     rate = statistics.median(ours["per_second"] for ours, _ in pairs)
     half = hey(f"{url}/v1/analyze", int(rate * 4), 8, rate / 2)
+    half["asked_per_second"] = rate / 2
     return {
         "bytes": len(content),
         "per_second": rate,
@@ -229,26 +250,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--soak", type=int, default=100_000)
     parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--only", nargs="*", help="parts to measure; all by default")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-c", "from cert.cli.main import main; main()"]
-    command += ["serve", "hamiltonian", "--port", str(port), "--metrics-port", "0"]
     result: dict[str, Any] = {"benchmark": "service", "ran_on": provenance()}
-    with process(
-        command, f"{url}/health/live", {"CERT_LOG_LEVEL": "warning", "CERT_PRELOAD_MODELS": "true"}
-    ) as service:
-        parts = {
-            "cached": lambda: cached(url, options.repeats),
-            "clients": lambda: asyncio.run(clients(url)),
-            "first_token": lambda: asyncio.run(first_token(url)),
-            "soak": lambda: asyncio.run(soak(url, service.pid, options.soak)),
-            "streams": lambda: asyncio.run(streams(url, service.pid, options.streams)),
-        }
-        for name, measure in parts.items():
-            result[name] = measure()
-            print(name, json.dumps(result[name]), flush=True)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "cached": lambda: cached(options.repeats),
+        "clients": lambda: with_service("warning", lambda url, _: asyncio.run(clients(url))),
+        "first_token": lambda: with_service("warning", lambda url, _: asyncio.run(first_token(url))),
+        "streams": lambda: with_service(
+            "warning", lambda url, pid: asyncio.run(streams(url, pid, options.streams))
+        ),
+        "soak": lambda: with_service("warning", lambda url, pid: asyncio.run(soak(url, pid, options.soak))),
+    }
+    for name, measure in parts.items():
+        if options.only and name not in options.only:
+            continue
+        result[name] = measure()
+        print(name, json.dumps(result[name]), flush=True)
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"written to {options.out}")

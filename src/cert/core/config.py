@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from cert.core.config_services import GatewaySettings, JobSettings, ServiceSettings
+from cert.core.config_services import AnalysisSettings, GatewaySettings, JobSettings, ServiceSettings
 from cert.core.environment import (
     Problem,
     Reading,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_ANTHROPIC_MODEL",
     "VARIABLES",
+    "AnalysisSettings",
     "BreakerSettings",
     "BudgetSettings",
     "GatewaySettings",
@@ -174,10 +175,14 @@ class LimitSettings(SettingsGroup):
     """Our own rate limits."""
 
     requests_per_minute: int = setting(
-        50, "REQUESTS_PER_MINUTE", "requests in any window of 60 s; the smallest usual tier of vendors", ge=1
+        50,
+        "REQUESTS_PER_MINUTE",
+        "requests in any window of 60 s; the smallest usual tier of vendors",
+        ge=1,
+        le=1_000_000,
     )
     tokens_per_minute: int | None = setting(
-        None, "TOKENS_PER_MINUTE", "tokens a minute; not set: no limit", ge=1
+        None, "TOKENS_PER_MINUTE", "tokens a minute; not set: no limit", ge=1, le=60_000_000
     )
 
 
@@ -242,6 +247,7 @@ class Settings(BaseSettings):
     service: ServiceSettings = ServiceSettings()
     gateway: GatewaySettings = GatewaySettings()
     jobs: JobSettings = JobSettings()
+    analyses: AnalysisSettings = AnalysisSettings()
 
     @classmethod
     def settings_customise_sources(
