@@ -24,13 +24,13 @@ from cert.coordination.scripted import ScriptedChat
 from cert.coordination.store.processes import this_process
 from cert.core.errors import CertError, ConfigurationError, StoreUnusableError
 from cert.services.common.errors import ConflictError, NotFoundError, TooManyRequestsError
-from cert.services.coordination.jobs.cipher import Cipher
 from cert.services.coordination.jobs.claims import JobClaims
 from cert.services.coordination.jobs.records import Claim
 from cert.services.coordination.jobs.runner import WorkInHand
 from cert.services.coordination.jobs.store import JobStore
 from cert.services.coordination.jobs.table import JobTable
 from cert.services.coordination.permit import PermittedChat
+from cert.services.sealed.cipher import Cipher
 
 KEY = b"k" * 32
 LEASE = 30.0

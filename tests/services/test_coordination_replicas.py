@@ -16,12 +16,12 @@ import pytest
 from tests.unit.coordination.store.conftest import postgres_server, postgres_url  # noqa: F401  # fixtures
 
 from cert.services.coordination.jobs.answers import SealedStore
-from cert.services.coordination.jobs.cipher import Cipher
 from cert.services.coordination.jobs.database import places_of
 from cert.services.coordination.jobs.records import Job
 from cert.services.coordination.jobs.store import JobStore
 from cert.services.coordination.jobs.table import JobTable
 from cert.services.coordination.wire import MeasurementRequest
+from cert.services.sealed.cipher import Cipher
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,14 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from cert.core.environment import SettingsGroup, setting
 
-__all__ = ["GatewaySettings", "JobSettings", "ServiceSettings"]
+__all__ = ["AnalysisSettings", "GatewaySettings", "JobSettings", "ServiceSettings"]
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 KEY_BYTES = 32
+_KEYS = (
+    "32 random bytes in base64, or several such keys with commas between, of which the first encrypts and "
+    "all decrypt: of the texts of"
+)
 
 
 def _parts(value: Any) -> Any:
@@ -133,9 +137,7 @@ class JobSettings(SettingsGroup):
         "sqlite:///FILE or postgresql://…, where jobs are kept; not set: in memory, until the process ends",
         secrecy="url",
     )
-    key: SecretStr | None = setting(
-        None, "JOBS_KEY", "32 random bytes in base64 that encrypt the texts of jobs", secrecy="secret"
-    )
+    key: SecretStr | None = setting(None, "JOBS_KEY", f"{_KEYS} jobs", secrecy="secret")
     retention_hours: float = setting(
         720.0, "JOBS_RETENTION_HOURS", "hours that a job that is done is kept", gt=0, allow_inf_nan=False
     )
@@ -155,23 +157,62 @@ class JobSettings(SettingsGroup):
     @field_validator("database_url")
     @classmethod
     def _is_database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("sqlite:///", "postgresql://")):
-            raise ValueError("it should start with sqlite:/// or postgresql://")
-        return value
+        return _database(value)
 
     @field_validator("key")
     @classmethod
     def _is_key(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
-        if value is None:
-            if info.data.get("database_url") is not None:
-                raise ValueError(
-                    "it has to be set where CERT_DATABASE_URL is: texts are kept encrypted alone"
-                )
-            return None
-        try:
-            size = len(base64.b64decode(value.get_secret_value(), validate=True))
-        except binascii.Error:
-            size = -1
-        if size != KEY_BYTES:
-            raise ValueError("it should be 32 bytes in base64, as `openssl rand -base64 32` makes them")
-        return value
+        return _keys(value, info, "CERT_DATABASE_URL")
+
+
+class AnalysisSettings(SettingsGroup):
+    """Analyses of the Hamiltonian service that outlive it."""
+
+    database_url: SecretStr | None = setting(
+        None,
+        "ANALYSES_DATABASE_URL",
+        "sqlite:///FILE or postgresql://…, where analyses are kept; not set: in memory, the recent ones",
+        secrecy="url",
+    )
+    key: SecretStr | None = setting(None, "ANALYSES_KEY", f"{_KEYS} analyses", secrecy="secret")
+    retention_hours: float = setting(
+        720.0, "ANALYSES_RETENTION_HOURS", "hours that an analysis is kept there", gt=0, allow_inf_nan=False
+    )
+    most: int = setting(10_000, "ANALYSES_MOST", "analyses of a tenant that are kept there", ge=1)
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_database(cls, value: SecretStr | None) -> SecretStr | None:
+        return _database(value)
+
+    @field_validator("key")
+    @classmethod
+    def _is_key(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
+        return _keys(value, info, "CERT_ANALYSES_DATABASE_URL")
+
+
+def _database(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not value.get_secret_value().startswith(("sqlite:///", "postgresql://")):
+        raise ValueError("it should start with sqlite:/// or postgresql://")
+    return value
+
+
+def _keys(value: SecretStr | None, info: Any, database: str) -> SecretStr | None:
+    if value is None:
+        if info.data.get("database_url") is not None:
+            raise ValueError(f"it has to be set where {database} is: texts are kept encrypted alone")
+        return None
+    given = [key.strip() for key in value.get_secret_value().split(",")]
+    if len(set(given)) < len(given) or any(_size(key) != KEY_BYTES for key in given):
+        raise ValueError(
+            "it should be 32 bytes in base64, as `openssl rand -base64 32` makes them; "
+            "several keys, each once, with commas between"
+        )
+    return value
+
+
+def _size(key: str) -> int:
+    try:
+        return len(base64.b64decode(key, validate=True))
+    except binascii.Error:
+        return -1

@@ -23,7 +23,6 @@ from cert.services.coordination.budgets import TenantBudgets
 from cert.services.coordination.chats import Chats
 from cert.services.coordination.drift import DriftWatch
 from cert.services.coordination.jobs.answers import SealedStore
-from cert.services.coordination.jobs.cipher import Cipher
 from cert.services.coordination.jobs.claims import JobClaims
 from cert.services.coordination.jobs.database import places_of
 from cert.services.coordination.jobs.ledger import Ledger
@@ -35,6 +34,9 @@ from cert.services.coordination.options import CoordinationOptions, options_of
 from cert.services.coordination.routes import measurements, money, watching
 from cert.services.coordination.state import CoordinationState
 from cert.services.page import page_router
+from cert.services.sealed.cipher import Cipher
+from cert.services.sealed.renewal import renew_seals
+from cert.services.sealed.resealing import Resealed
 
 __all__ = ["create_app"]
 
@@ -129,13 +131,16 @@ async def _resources(
             options.concurrent,
         )
         state = CoordinationState(options, jobs, runner, chats, budgets, ledger, drift)
-        yield state, _Cleaning(jobs, answers, options.retention_seconds)
+        yield state, _Cleaning(table, jobs, answers, options.retention_seconds)
 
 
 class _Cleaning:
-    """Deletes what was kept long enough, now and then."""
+    """Deletes what was kept long enough, and seals anew what an earlier key sealed, now and then."""
 
-    def __init__(self, jobs: JobStore, answers: Callable[[], SealedStore], retention_seconds: float) -> None:
+    def __init__(
+        self, table: JobTable, jobs: JobStore, answers: Callable[[], SealedStore], retention_seconds: float
+    ) -> None:
+        self._table = table
         self._jobs = jobs
         self._answers = answers
         self._retention = retention_seconds
@@ -145,6 +150,7 @@ class _Cleaning:
         while True:
             try:
                 await self.clean()
+                await renew_seals(self._table, self._reseal)
             except StoreError as error:
                 get_logger("cert.services.coordination").warning("retention_failed", error=error.code)
             await asyncio.sleep(min(_MOST_SECONDS_BETWEEN_CLEANINGS, self._retention / 4))
@@ -157,6 +163,10 @@ class _Cleaning:
         age = self._retention if oldest is None else max(self._retention, time.time() - oldest)
         async with self._answers() as answers:
             await answers.prune(timedelta(seconds=age))
+
+    async def _reseal(self) -> Resealed:
+        async with self._answers() as answers:
+            return await self._table.reseal() + await answers.reseal()
 
 
 def _checked(jobs: JobStore) -> Callable[[], Awaitable[None]]:

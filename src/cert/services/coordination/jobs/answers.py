@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from cert.coordination.store.records import Call, Lease, Record
+from cert.coordination.store.schema import RECORDS
 from cert.coordination.store.sql import SqlStore
-from cert.services.coordination.jobs.cipher import Cipher
+from cert.services.sealed.cipher import Cipher
+from cert.services.sealed.resealing import Column, Resealed, reseal
 
 __all__ = ["SealedStore"]
 
@@ -38,6 +40,14 @@ class SealedStore(SqlStore):
         sealed = base64.b64encode(self._cipher.seal(record.value.encode(), _place(record))).decode()
         return self._opened(await super()._record(lease, replace(record, value=sealed)))
 
+    async def reseal(self) -> Resealed:
+        """Seal every answer anew that an earlier key sealed; see `cert.services.sealed.resealing.reseal`.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
+        return await self._told(reseal(self._database, self._cipher, _SEALED))
+
     def _opened(self, record: Record) -> Record:
         try:
             sealed = base64.b64decode(record.value, validate=True)
@@ -48,3 +58,6 @@ class SealedStore(SqlStore):
 
 def _place(record: Record) -> str:
     return f"answer:{record.scope}:{record.key}"
+
+
+_SEALED = Column(RECORDS.c.value, lambda row: f"answer:{row['scope']}:{row['key']}", (RECORDS.c.scope,))

@@ -49,12 +49,14 @@ class JobStore:
             StoreError: it could not be kept; there is no job.
         """
         told = json.dumps(request, sort_keys=True)
-        name = None if idempotency is None else self._table.cipher.name("idempotency", tenant, idempotency)
-        fingerprint = self._table.cipher.name("request", told)
+        cipher = self._table.cipher
+        # Under every key: a repeated request is the same one while keys are replaced too.
+        names = () if idempotency is None else cipher.names("idempotency", tenant, idempotency)
+        fingerprints = cipher.names("request", told)
 
         def insert(connection: sa.Connection) -> tuple[Job, bool]:
             _one_at_a_time(connection, tenant)
-            known = None if name is None else self._known(connection, name, fingerprint)
+            known = self._known(connection, names, fingerprints)
             if known is not None:
                 return known, False
             self._room(connection, tenant)
@@ -64,8 +66,8 @@ class JobStore:
                 "tenant": tenant,
                 "state": "queued",
                 "created_at": self._table.now(connection),
-                "idempotency": name,
-                "fingerprint": fingerprint,
+                "idempotency": names[0] if names else None,
+                "fingerprint": fingerprints[0],
                 "request": self._table.seal(identifier, "request", request),
                 "done": 0,
                 "total": total,
@@ -214,11 +216,15 @@ class JobStore:
 
         return await self._table.read(count)
 
-    def _known(self, connection: sa.Connection, name: str, fingerprint: str) -> Job | None:
-        row = connection.execute(sa.select(JOBS).where(JOBS.c.idempotency == name)).mappings().first()
+    def _known(
+        self, connection: sa.Connection, names: tuple[str, ...], fingerprints: tuple[str, ...]
+    ) -> Job | None:
+        if not names:
+            return None
+        row = connection.execute(sa.select(JOBS).where(JOBS.c.idempotency.in_(names))).mappings().first()
         if row is None:
             return None
-        if row["fingerprint"] != fingerprint:
+        if row["fingerprint"] not in fingerprints:
             raise ConflictError("this Idempotency-Key has made a measurement of another request")
         return self._table.job_of(connection, row)
 

@@ -1,35 +1,30 @@
-"""A table of jobs in a database: its connections, its clock, its cipher, and rows as records."""
+"""A table of jobs in a database: sealed columns, and rows as records."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 
-from cert.coordination.store.databases import open_database
-from cert.coordination.store.faults import store_error
-from cert.coordination.store.statements import NOW
-from cert.core.errors import ConfigurationError, StoreError
-from cert.services.coordination.jobs.cipher import Cipher
 from cert.services.coordination.jobs.records import Job
-from cert.services.coordination.jobs.schema import ABOUT, EVENTS, JOB_SCHEMA, JOBS, SPENDING
+from cert.services.coordination.jobs.schema import EVENTS, JOB_SCHEMA, JOBS, SPENDING
+from cert.services.sealed.cipher import Cipher
+from cert.services.sealed.database import SealedDatabase
+from cert.services.sealed.resealing import Column, Resealed, reseal
 
 __all__ = ["JobTable"]
 
-T = TypeVar("T")
 
-
-class JobTable:
+class JobTable(SealedDatabase):
     """What everything that works with jobs shares.
 
     Args:
         place: a path, or the URL of a database.
         cipher: seals texts.
-        timeout: seconds to wait for a lock, a connection, or an answer of the database.
-        now: tells the time to SQLite, for tests; PostgreSQL has its own.
+        timeout, now: as of `SealedDatabase`.
 
     Raises:
         ConfigurationError: no URL of a database that is known here.
@@ -38,62 +33,12 @@ class JobTable:
     def __init__(
         self, place: str, cipher: Cipher, *, timeout: float = 10.0, now: Callable[[], float] = time.time
     ) -> None:
-        self.cipher = cipher
-        self._database = open_database(place, timeout, JOB_SCHEMA.prepare)
-        self._own_clock = now
-        self.name = self._database.name
-
-    async def prepare(self) -> None:
-        """Make the tables where there are none, and see that the key is the one they were written with.
-
-        Raises:
-            ConfigurationError: it is another key.
-            StoreError: the database cannot be used.
-        """
-
-        def key_of(connection: sa.Connection) -> str:
-            is_key = ABOUT.c.name == "key"
-            known = connection.scalar(sa.select(ABOUT.c.value).where(is_key))
-            if known is None:
-                connection.execute(ABOUT.insert(), {"name": "key", "value": self.cipher.key_id})
-            return str(known or self.cipher.key_id)
-
-        if await self.write(key_of) != self.cipher.key_id:
-            raise ConfigurationError(
-                "the jobs of this database were written with another key",
-                hint="set CERT_JOBS_KEY to that key, or CERT_DATABASE_URL to another database",
-            )
-
-    async def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do work that reads, each statement by itself.
-
-        Raises:
-            StoreError: the database cannot be used.
-        """
-        return await self._told(self._database.read(work))
-
-    async def write(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do work in one transaction.
-
-        Raises:
-            StoreError: the database cannot be used.
-        """
-        return await self._told(self._database.write(work))
-
-    async def aclose(self) -> None:
-        """Close the connections; a later use opens new ones."""
-        await self._database.aclose()
-
-    def now(self, connection: sa.Connection) -> float:
-        """Return the time that all replicas share."""
-        if self._database.shared_clock:
-            return float(connection.scalar(NOW) or 0.0)
-        return self._own_clock()
+        super().__init__(place, JOB_SCHEMA, cipher, timeout=timeout, now=now)
 
     def seal(self, job: str, what: str, data: Any) -> bytes:
         """Return JSON-ready data, or text, as a column of a job holds it."""
         text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
-        return self.cipher.seal(text.encode(), f"job:{job}:{what}")
+        return self.cipher.seal(text.encode(), _place(job, what))
 
     def open(self, job: str, what: str, sealed: bytes) -> Any:
         """Return the data of `seal`."""
@@ -101,7 +46,7 @@ class JobTable:
 
     def open_text(self, job: str, what: str, sealed: bytes) -> str:
         """Return the text of `seal`."""
-        return self.cipher.open(bytes(sealed), f"job:{job}:{what}").decode()
+        return self.cipher.open(bytes(sealed), _place(job, what)).decode()
 
     def job(self, connection: sa.Connection, where: sa.ColumnElement[bool]) -> Job | None:
         """Return the one job of a condition, ``None`` where there is none."""
@@ -142,11 +87,27 @@ class JobTable:
     def _opened(self, row: sa.RowMapping, what: str) -> dict[str, Any] | None:
         return None if row[what] is None else self.open(row["id"], what, row[what])
 
-    async def _told(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return await work
-        except Exception as error:
-            told = None if isinstance(error, StoreError) else store_error(error, self.name)
-            if told is None:
-                raise
-            raise told from error
+    async def reseal(self) -> Resealed:
+        """Seal every text anew that an earlier key sealed; see `cert.services.sealed.resealing.reseal`.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
+        done = Resealed(0, 0)
+        for column in _SEALED:
+            done += await reseal(self, self.cipher, column)
+        return done
+
+
+def _place(job: str, what: str) -> str:
+    return f"job:{job}:{what}"
+
+
+def _of_job(what: str) -> Column:
+    return Column(JOBS.c[what], lambda row: _place(row["id"], what), (JOBS.c.id,))
+
+
+_SEALED = (
+    *map(_of_job, ("request", "result", "report", "summary", "error")),
+    Column(EVENTS.c.data, lambda row: _place(row["job"], f"event:{row['number']}")),
+)

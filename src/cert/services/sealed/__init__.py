@@ -1,0 +1,1 @@
+"""Databases whose texts can be read with the operator's key alone."""
