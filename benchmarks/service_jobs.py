@@ -2,10 +2,11 @@
 
     python benchmarks/service_jobs.py [--jobs 60] [--kills 6] [--out benchmarks/results/service_jobs.json]
 
-Two `cert serve coordination` share one SQLite file and ask a scripted server of the OpenAI API, which counts
-what it was asked. Jobs are sent over HTTP to both; the first replica is killed (SIGKILL) and started anew while
-they run. Every job that was answered 202 has to end, once. Answers that were on their way when their replica
-was killed are asked for anew: how many calls that is more than equal jobs make which nobody kills, is shown.
+Two `cert serve coordination` share one SQLite file and ask a scripted server of the OpenAI API, which
+counts what it was asked. Jobs are sent over HTTP to both; the first replica is killed (SIGKILL) and started
+anew while they run. Every job that was answered 202 has to end, once. Answers that were on their way when
+their replica was killed are asked for anew: how many calls that is more than equal jobs make which nobody
+kills, is shown.
 """
 
 from __future__ import annotations
