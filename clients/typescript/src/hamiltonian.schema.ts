@@ -461,6 +461,11 @@ export interface components {
             /** Id */
             id: string;
             /**
+             * Kept
+             * @description whether it outlives the process that measured it
+             */
+            kept: boolean;
+            /**
              * Label
              * @description whether it turned out right, where somebody said so
              */

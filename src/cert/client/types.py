@@ -37,6 +37,7 @@ class Analysis(msgspec.Struct, frozen=True):
         model: as requests name it.
         reasons: why the verdict is what it is.
         label: whether it turned out right, where somebody said so.
+        kept: it outlives the process that measured it.
         analysis: the record by the schema ``trajectory-analysis.v1.json``.
     """
 
@@ -47,6 +48,7 @@ class Analysis(msgspec.Struct, frozen=True):
     analysis: dict[str, Any]
     label: bool | None = None
     group: str | None = None
+    kept: bool = False
 
     @property
     def text(self) -> str:

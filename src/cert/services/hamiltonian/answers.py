@@ -111,6 +111,7 @@ def record_of(entry: Entry, detail: str) -> dict[str, Any]:
         "source": entry.source,
         "group": entry.group,
         "label": entry.label,
+        "kept": entry.kept,
         "reasons": list(entry.analysis.decision.reasons),
         "analysis": written,
     }

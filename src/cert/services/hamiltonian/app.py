@@ -65,18 +65,18 @@ def create_app(
         engine = (
             None if options.upstream is None else Engine(options.upstream, breaker=settings.breaker.policy())
         )
-        recent = RecentAnalyses(options.recent, options.recent_bytes)
-        app.state.cert = state = HamiltonianState(options, models, recent, engine)
-        forget = drain_of(app).tell(state.live.end)
-        await asyncio.to_thread(models.load)
-        try:
-            yield
-        finally:
-            forget()
-            if engine is not None:
-                await engine.close()
-            if monitors is None:  # others are their maker's to end
-                await asyncio.to_thread(models.close)
+        async with _recent(options, health) as recent:
+            app.state.cert = state = HamiltonianState(options, models, recent, engine)
+            forget = drain_of(app).tell(state.live.end)
+            await asyncio.to_thread(models.load)
+            try:
+                yield
+            finally:
+                forget()
+                if engine is not None:
+                    await engine.close()
+                if monitors is None:  # others are their maker's to end
+                    await asyncio.to_thread(models.close)
 
     return create_base(
         settings,
@@ -94,3 +94,19 @@ def create_app(
         health=health,
         direct=analyze.direct,
     )
+
+
+@contextlib.asynccontextmanager
+async def _recent(options: HamiltonianOptions, health: HealthRegistry) -> AsyncIterator[RecentAnalyses]:
+    if options.keeping is None:
+        yield RecentAnalyses(options.recent, options.recent_bytes)
+        return
+    from cert.services.hamiltonian.kept import opened  # without a database none of its library is loaded
+
+    async with opened(options.keeping, options.recent, options.recent_bytes) as kept:
+        # Not critical: answers go on without it.
+        remove = health.register("analyses", kept.health, critical=False)
+        try:
+            yield kept
+        finally:
+            remove()

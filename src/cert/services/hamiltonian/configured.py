@@ -6,9 +6,14 @@ from pathlib import Path, PurePath
 
 from cert.backends.load_options import LoadOptions
 from cert.backends.opening import ServerOptions, is_server
-from cert.core.config import Settings
+from cert.core.config import AnalysisSettings, Settings
 from cert.core.errors import ConfigurationError
-from cert.services.hamiltonian.options import HamiltonianOptions, UpstreamOptions, WatchedModel
+from cert.services.hamiltonian.options import (
+    HamiltonianOptions,
+    KeepingOptions,
+    UpstreamOptions,
+    WatchedModel,
+)
 from cert.trajectory.calibration.certificate import Certificate
 from cert.trajectory.calibration.gate import CalibratedGate
 
@@ -49,8 +54,20 @@ def options_of(settings: Settings) -> HamiltonianOptions:
         replacement=gateway.hold_text,
         fail_closed=gateway.fail_closed,
         recent=service.recent_analyses,
+        keeping=_keeping(settings.analyses),
         most_prompts=service.max_batch,
         timeout_seconds=service.request_seconds,
+    )
+
+
+def _keeping(settings: AnalysisSettings) -> KeepingOptions | None:
+    if settings.database_url is None or settings.key is None:
+        return None
+    return KeepingOptions(
+        settings.database_url,
+        settings.key,
+        retention_seconds=settings.retention_hours * 3600.0,
+        most=settings.most,
     )
 
 

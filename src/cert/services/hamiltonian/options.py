@@ -16,7 +16,7 @@ from cert.core.errors import ConfigurationError
 from cert.trajectory.calibration.gate import CalibratedGate, GateLike
 from cert.trajectory.types import TrajectoryConfig
 
-__all__ = ["HamiltonianOptions", "Mode", "UpstreamOptions", "WatchedModel"]
+__all__ = ["HamiltonianOptions", "KeepingOptions", "Mode", "UpstreamOptions", "WatchedModel"]
 
 Mode: TypeAlias = Literal["observe", "hold"]
 
@@ -86,6 +86,31 @@ class UpstreamOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepingOptions:
+    """Where analyses are kept that outlive the process.
+
+    Attributes:
+        database_url: ``sqlite:///FILE`` or ``postgresql://…``.
+        key: of their texts, in base64; of several with commas between, the first seals and all open.
+        retention_seconds: that an analysis is kept.
+        most: analyses of a tenant.
+        wait_seconds: for a write, before an answer is sent whose analysis is not kept yet.
+    """
+
+    database_url: SecretStr
+    key: SecretStr = field(repr=False)
+    retention_seconds: float = 720 * 3600.0
+    most: int = 10_000
+    wait_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        positive("retention_seconds", self.retention_seconds)
+        positive("wait_seconds", self.wait_seconds)
+        if self.most < 1:
+            raise ConfigurationError("most is 1 or more analyses")
+
+
+@dataclass(frozen=True, slots=True)
 class HamiltonianOptions:
     """All of it.
 
@@ -99,6 +124,7 @@ class HamiltonianOptions:
         cache_size: analyses that are kept for each tenant and model.
         recent: recent analyses that are kept for each tenant.
         recent_bytes: the most memory that they take, for each tenant.
+        keeping: the database that has them too, for longer; ``None`` for memory alone.
         most_prompts: of a batch.
         most_new_tokens: of one generation.
         timeout_seconds: for one analysis; a request may ask for less.
@@ -112,6 +138,7 @@ class HamiltonianOptions:
     cache_size: int = 1000
     recent: int = 200
     recent_bytes: int = 256 * 2**20
+    keeping: KeepingOptions | None = None
     most_prompts: int = 256
     most_new_tokens: int = 4096
     timeout_seconds: float = 120.0

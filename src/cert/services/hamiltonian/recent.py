@@ -17,7 +17,17 @@ from cert.signals import TokenSteps
 from cert.trajectory.gate import Verdict
 from cert.trajectory.types import TrajectoryAnalysis
 
-__all__ = ["Entry", "Listed", "Page", "RecentAnalyses", "Source", "cursor_of", "place_of"]
+__all__ = [
+    "HAS_LABEL",
+    "Entry",
+    "Listed",
+    "Page",
+    "RecentAnalyses",
+    "Source",
+    "cursor_of",
+    "missing",
+    "place_of",
+]
 
 Source: TypeAlias = Literal["analyze", "batch", "stream", "score", "chat"]
 
@@ -127,6 +137,11 @@ class _Ring:
         self.weight = 0
         self.count = 0
 
+    def forget(self, gone: Entry) -> None:
+        self.weight -= gone.weight
+        if self.by_generation.get(id(gone.generation)) is gone:
+            del self.by_generation[id(gone.generation)]
+
 
 class RecentAnalyses:
     """The latest analyses of every tenant, in the memory of this process.
@@ -164,7 +179,7 @@ class RecentAnalyses:
         """
         entry = self._known(tenant, identifier)
         if entry is None:
-            raise _missing()
+            raise missing()
         return entry
 
     async def page(self, tenant: str, limit: int, before: int | None = None) -> Page:
@@ -235,6 +250,31 @@ class RecentAnalyses:
             ring = self._rings.get(tenant)
             return None if ring is None else ring.entries.get(identifier)
 
+    def _renamed(self, tenant: str, entry: Entry, identifier: str) -> None:
+        """Give an entry the id that it had before it was out of memory."""
+        with self._lock:
+            ring = self._rings[tenant]
+            if ring.entries.pop(entry.id, None) is not None:
+                ring.entries[identifier] = entry
+            entry.id = identifier
+            entry.written.clear()
+
+    def _all(self) -> list[tuple[str, Entry]]:
+        """Return everything with its tenant, the oldest of each first."""
+        with self._lock:
+            return [(of, one) for of, ring in self._rings.items() for one in ring.entries.values()]
+
+    def _not_kept(self) -> list[tuple[str, Entry]]:
+        """Return of `_all` what would not outlive this process."""
+        return [(of, one) for of, one in self._all() if not one.kept]
+
+    def _dropped(self, tenant: str, entry: Entry) -> None:
+        """Take an entry out."""
+        with self._lock:
+            ring = self._rings[tenant]
+            if ring.entries.pop(entry.id, None) is not None:
+                ring.forget(entry)
+
     def _let_go(self, entry: Entry) -> None:
         """Hear that an analysis is in memory no longer."""
 
@@ -244,9 +284,7 @@ class RecentAnalyses:
             ring.weight > self._most_bytes and len(ring.entries) > 1
         ):
             _, gone = ring.entries.popitem(last=False)
-            ring.weight -= gone.weight
-            if ring.by_generation.get(id(gone.generation)) is gone:
-                del ring.by_generation[id(gone.generation)]
+            ring.forget(gone)
             trimmed.append(gone)
         return trimmed
 
@@ -254,7 +292,8 @@ class RecentAnalyses:
 HAS_LABEL = "this analysis has its label already"
 
 
-def _missing() -> NotFoundError:
+def missing() -> NotFoundError:
+    """Return the error of an analysis that is not there."""
     return NotFoundError("there is no such analysis, or it is kept no longer")
 
 

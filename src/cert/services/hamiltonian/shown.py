@@ -142,6 +142,7 @@ class AnalysisRecord(_Shown):
     source: Source
     group: str | None
     label: Annotated[bool | None, Field(description="whether it turned out right, where somebody said so")]
+    kept: Annotated[bool, Field(description="whether it outlives the process that measured it")]
     reasons: list[str]
     analysis: Analysis
 

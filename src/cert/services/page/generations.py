@@ -11,9 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cert.backends.loading import REFERENCE
+from cert.core.errors import StoreError
+from cert.services.common.principal import Principal
 from cert.services.hamiltonian.calibrations import calibrations_of
-from cert.services.hamiltonian.recent import Listed, Page, cursor_of, place_of
-from cert.services.hamiltonian.state import Reader, State
+from cert.services.hamiltonian.recent import Listed, cursor_of, place_of
+from cert.services.hamiltonian.state import HamiltonianState, Reader, State
 from cert.services.page.frame import pages, shown
 from cert.trajectory.report.render import report_data
 from cert.trajectory.report.view import SURPRISAL_CLASSES, legend, section
@@ -38,14 +40,14 @@ async def watch(request: Request, state: State, principal: Reader) -> Response:
         examples=examples,
         classes=range(SURPRISAL_CLASSES),
         legend=legend(),
-        **_listed(await state.recent.page(principal.tenant, _LATEST)),
+        **await _listed(state, principal, _LATEST),
     )
 
 
 @router.get("/latest")
 async def latest(request: Request, state: State, principal: Reader) -> Response:
     """The list of the first page, for the script that keeps it fresh."""
-    return shown(request, "latest.html.j2", **_listed(await state.recent.page(principal.tenant, _LATEST)))
+    return shown(request, "latest.html.j2", **await _listed(state, principal, _LATEST))
 
 
 @router.get("/analyses")
@@ -56,8 +58,8 @@ async def analyses(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """All that are kept, by pages."""
-    found = await state.recent.page(principal.tenant, _A_PAGE, place_of(cursor))
-    return shown(request, "analyses.html.j2", first=cursor is None, **_listed(found))
+    found = await _listed(state, principal, _A_PAGE, cursor)
+    return shown(request, "analyses.html.j2", first=cursor is None, **found)
 
 
 @router.get("/analyses/{analysis_id}")
@@ -83,7 +85,13 @@ async def certificates(request: Request, state: State, principal: Reader) -> Res
     return shown(request, "certificates.html.j2", found=calibrations_of(state.models, principal.tenant))
 
 
-def _listed(page: Page) -> dict[str, Any]:
+async def _listed(
+    state: HamiltonianState, principal: Principal, limit: int, cursor: str | None = None
+) -> dict[str, Any]:
+    try:
+        page = await state.recent.page(principal.tenant, limit, place_of(cursor))
+    except StoreError:  # asking and watching goes on without the list, which says so
+        return {"entries": None, "next": None}
     return {"entries": [_line(entry) for entry in page.entries], "next": cursor_of(page.next)}
 
 
