@@ -53,6 +53,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres_url"))
 
 
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("postgres_url"))
+
+
 class Replica:
     """One process of the service, as far as its memory goes."""
 
@@ -219,10 +224,11 @@ async def test_no_text_lies_in_the_file(tmp_path, backend):
     """Whoever gets a copy of the disk reads neither prompts nor answers."""
     async with replica(f"sqlite:///{tmp_path}/analyses.db", backend) as one:
         told = await one.ask(20)
-        assert told["analysis"]["generated_text"].strip()
+        given = {"prompt": QUESTION, "completion": "An aardvark said so."}
+        assert (await one.http.post("/v1/score", json=given)).status_code == 200
         raw = b"".join(path.read_bytes() for path in tmp_path.glob("analyses.db*"))
     assert told["id"].encode() in raw
-    for text in ("Velmora", told["analysis"]["generated_text"].split()[0], "reference"):
+    for text in ("Velmora", "aardvark", "reference", "perplexity"):
         assert text.encode() not in raw
 
 
@@ -286,7 +292,7 @@ async def test_what_is_too_old_or_too_many_is_gone(url, backend):
     async with replica(url, backend, retention_seconds=1.5) as one:
         await one.app.state.cert.recent._store.forget()
         told = await one.ask(1)
-        assert await one.listed() == [told["id"], again["id"], *ids[:3:-1]][: len(await one.listed())]
+        assert told["id"] in await one.listed()
         await asyncio.sleep(1.6)
         assert await one.listed() == []
         assert (await one.http.get(f"/v1/analyses/{told['id']}")).status_code == 404
@@ -361,13 +367,12 @@ async def healthy(one: Replica) -> bool:
 
 
 async def test_a_server_that_stands_still_costs_each_answer_a_little_time_and_none_its_verdict(
-    request, backend
+    server, backend
 ):
     """PostgreSQL is stopped in the middle: connections stay open, and nobody answers."""
-    url = str(request.getfixturevalue("postgres_url"))
-    async with replica(url, backend, wait_seconds=0.5) as one:
+    async with replica(server, backend, wait_seconds=0.5) as one:
         before = await one.ask(1)
-        everyone = descendants(postmaster_of(url))
+        everyone = descendants(postmaster_of(server))
         for process in everyone:
             os.kill(process, signal.SIGSTOP)
         try:
