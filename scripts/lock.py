@@ -1,4 +1,4 @@
-"""Write requirements.txt, requirements/dev.lock and requirements/demo.lock from the ranges in pyproject.toml.
+"""Write requirements.txt and the locks in requirements/ from the ranges in pyproject.toml.
 
 `make lock` keeps the versions that are already pinned where the ranges still allow them;
 `make lock UPGRADE=1` chooses the newest ones. Torch is pinned by hand in requirements/torch.txt: its wheel,
@@ -22,6 +22,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = ROOT / "requirements" / "torch.txt"
 OWN_NAME = "cert-framework"
+# What each image has installed, by the extras of the project.
+IMAGES = {
+    "hamiltonian": ["calibration", "local", "openai", "otel", "postgres", "redis", "services"],
+    "coordination": ["coordination", "otel", "postgres", "redis", "services"],
+}
+
+DEPLOYMENTS = ROOT / "requirements" / "deployments.in"
+DEPLOYMENTS_LOCK = DEPLOYMENTS.with_suffix(".lock")
 
 # What an index with CUDA builds adds to torch: chosen by torch's own wheel, never by us.
 TORCH_COMPANIONS = re.compile(r"^(torch|triton|nvidia-.*|cuda-.*)$")
@@ -80,6 +88,17 @@ def compile_pins(
     return parse(result.read_text(encoding="utf-8"))
 
 
+def tools_of(path: Path) -> list[str]:
+    """The requirements that a file lists, one a line."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def kept(lock: Path, upgrade: bool) -> str:
+    """The pins of an earlier lock, unless newer ones are wanted."""
+    return "" if upgrade or not lock.exists() else lock.read_text(encoding="utf-8")
+
+
 def parse(text: str) -> Pins:
     """Read `name==version` lines with their `--hash` options."""
     pins: Pins = {}
@@ -103,7 +122,7 @@ def write(path: Path, about: str, pins: Pins, *, hashed: bool, torch: str = "") 
 
 
 def main() -> None:
-    """Resolve twice (everything, and what the demo needs) and write the three files."""
+    """Resolve everything, then what the demo and the images need of it, and write the files."""
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -131,10 +150,22 @@ def main() -> None:
         chosen = "".join(f"{name}=={version}\n" for name, (version, _) in dev.items())
         shown = [*requirements_of(project, ["local"]), range_of(project, "coordination", "scipy")]
         demo = compile_pins(python, folder, "demo", shown + builders, chosen)
+        images = {
+            image: compile_pins(python, folder, image, requirements_of(project, extras) + builders, chosen)
+            for image, extras in IMAGES.items()
+        }
+        tools = compile_pins(
+            python,
+            folder,
+            "deployments",
+            tools_of(DEPLOYMENTS),
+            kept(DEPLOYMENTS_LOCK, upgrade),
+            "--generate-hashes",
+        )
 
-    missing = demo.keys() - dev.keys()
-    if missing:
-        sys.exit(f"needed by the demo, but not by the tests: {sorted(missing)}")
+    for name, pins in {"demo": demo, **images}.items():
+        if missing := pins.keys() - dev.keys():
+            sys.exit(f"needed by {name}, but not by the tests: {sorted(missing)}")
     write(
         complete,
         "Everything, tests included: pip install -r requirements.txt && python3 -m pytest tests/",
@@ -154,6 +185,10 @@ def main() -> None:
         {name: dev[name] for name in demo},
         hashed=True,
     )
+    for image, pins in images.items():
+        about = f"What the image of the {image} service has, without torch."
+        write(ROOT / "requirements" / f"{image}.lock", about, {name: dev[name] for name in pins}, hashed=True)
+    write(DEPLOYMENTS_LOCK, "Tools that `make verify-deployments` runs.", tools, hashed=True)
 
 
 if __name__ == "__main__":
