@@ -134,7 +134,7 @@ def cached_at(url: str, repeats: int, log_level: str) -> dict[str, Any]:
 
 
 async def asking(port: int, seeds: Iterator[int]) -> int:
-    """Ask on one connection until there are no seeds left: a client that takes little of the cores it measures.
+    """Ask on one connection until there are no seeds left: a client that takes little of the cores.
 
     Raises:
         SystemExit: an answer is not 200.

@@ -174,6 +174,8 @@ HTTP_CATALOGUE: tuple[Metric, ...] = (
         "route",
     ),
     _gauge("cert_http_requests_in_flight", "Requests and streams of events that are not at their end."),
+    _gauge("cert_http_requests_waiting", "Requests that wait for a place at work."),
+    _gauge("cert_http_queue_limit", "Requests that may wait; more are refused."),
 )
 HTTP_LABELS: dict[str, tuple[str, int | tuple[str, ...]]] = {
     "method": ("of the request", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")),

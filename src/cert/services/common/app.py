@@ -82,9 +82,10 @@ def create_base(
     # The last that is added is the outermost.
     if direct:
         app.add_middleware(DirectMiddleware, routes=direct)
-    app.add_middleware(LimitsMiddleware, limits=_limits(service))
+    metrics = HttpMetrics(base.registry)
+    app.add_middleware(LimitsMiddleware, limits=_limits(service), metrics=metrics)
     app.add_middleware(AuthenticationMiddleware, policy=policy, sessions=base.sessions)
-    app.add_middleware(EdgeMiddleware, metrics=HttpMetrics(base.registry))
+    app.add_middleware(EdgeMiddleware, metrics=metrics)
     return app
 
 

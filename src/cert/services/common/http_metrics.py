@@ -26,6 +26,9 @@ class HttpMetrics:
         )
         in_flight = _BY_NAME["cert_http_requests_in_flight"]
         self.in_flight = Gauge(in_flight.name, in_flight.help, registry=registry)
+        waiting, limit = _BY_NAME["cert_http_requests_waiting"], _BY_NAME["cert_http_queue_limit"]
+        self.waiting = Gauge(waiting.name, waiting.help, registry=registry)
+        self.queue_limit = Gauge(limit.name, limit.help, registry=registry)
         self.method = Fixed(_values("method"))
         self.status = Fixed(_values("status"))
         # Of what the application declares, so that there are as few as there are series.

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cert.services.common.direct import JSON_BODY
 from cert.services.common.errors import problem_bytes
 from cert.services.common.head import headers_of
+from cert.services.common.http_metrics import HttpMetrics
 from cert.services.common.principal import Principal
 
 __all__ = ["Limits", "LimitsMiddleware"]
@@ -63,9 +64,11 @@ class LimitsMiddleware:
     One tenant waits with half of the queue at most, so that there is room for the others.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: HttpMetrics) -> None:
         self._app = app
         self._limits = limits
+        self._metrics = metrics
+        metrics.queue_limit.set(limits.queue)
         self._places = asyncio.Semaphore(limits.concurrent)
         self._waiting: Counter[str] = Counter()
         self._streams = 0
@@ -105,9 +108,11 @@ class LimitsMiddleware:
         if owner and self._waiting[owner] >= max(1, self._limits.queue // 2):
             raise _RefusedError(429, "too_many_requests", "too many of your requests are waiting", 1.0)
         self._waiting[owner] += 1
+        self._metrics.waiting.inc()
         try:
             await self._places.acquire()
         finally:
+            self._metrics.waiting.dec()
             self._waiting[owner] -= 1
             self._waiting += Counter()  # forgets those who wait with nothing
 
