@@ -81,7 +81,9 @@ class ServiceSettings(SettingsGroup):
     session_seconds: Seconds = setting(
         28_800.0, "SESSION_SECONDS", "seconds that a sign-in to the page lasts"
     )
-    recent_analyses: int = setting(200, "RECENT_ANALYSES", "analyses that are kept for each tenant", ge=1)
+    recent_analyses: int = setting(
+        200, "RECENT_ANALYSES", "analyses that are kept in memory for each tenant", ge=1
+    )
 
     @field_validator("trusted_proxies")
     @classmethod

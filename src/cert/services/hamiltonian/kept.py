@@ -109,8 +109,7 @@ class KeptAnalyses(RecentAnalyses):
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
-            if self._writes:
-                await asyncio.wait(list(self._writes.values()), timeout=self._wait)
+            await self._last()
             if lost := len(self._not_kept()):
                 self._log.error("analyses_lost", count=lost)
             await self._store.aclose()
@@ -254,6 +253,11 @@ class KeptAnalyses(RecentAnalyses):
                 self._failed(error)
             await asyncio.sleep(_LOOK_SECONDS)
 
+    async def _last(self) -> None:
+        self._behind = True
+        with contextlib.suppress(TimeoutError, StoreError):
+            await asyncio.wait_for(self._caught_up(), self._wait)
+
     async def _prepare(self) -> None:
         if not self._prepared:
             await self._store.prepare()
@@ -266,7 +270,7 @@ class KeptAnalyses(RecentAnalyses):
         self._behind = False
         for tenant, entry in self._not_kept():
             if entry not in self._given_up:
-                await self._writing(tenant, entry)
+                await asyncio.wait({self._writing(tenant, entry)})  # which goes on where this is cancelled
                 if not entry.kept and entry not in self._given_up:
                     self._behind = True
                     return False

@@ -133,14 +133,14 @@ class _Ring:
     def __init__(self) -> None:
         self.entries: OrderedDict[str, Entry] = OrderedDict()
         # By identity: an answer that comes from the cache is the very generation of the first time.
-        self.by_generation: dict[int, Entry] = {}
+        self.by_generation: dict[tuple[int, str | None], Entry] = {}
         self.weight = 0
         self.count = 0
 
     def forget(self, gone: Entry) -> None:
         self.weight -= gone.weight
-        if self.by_generation.get(id(gone.generation)) is gone:
-            del self.by_generation[id(gone.generation)]
+        if self.by_generation.get(_key(gone.generation, gone.group)) is gone:
+            del self.by_generation[_key(gone.generation, gone.group)]
 
 
 class RecentAnalyses:
@@ -219,8 +219,9 @@ class RecentAnalyses:
     ) -> Entry:
         with self._lock:
             ring = self._rings.setdefault(tenant, _Ring())
-            known = ring.by_generation.get(id(analysis.generation)) if analysis.from_cache else None
-            if known is not None and known.group == group:
+            # Of equal questions at once, the one that was generated for may come after the others.
+            known = ring.by_generation.get(_key(analysis.generation, group))
+            if known is not None:
                 ring.entries.move_to_end(known.id)
                 ring.count += 1
                 known.number = ring.count
@@ -238,7 +239,7 @@ class RecentAnalyses:
                 group=group,
             )
             ring.entries[entry.id] = entry
-            ring.by_generation[id(analysis.generation)] = entry
+            ring.by_generation[_key(entry.generation, group)] = entry
             ring.weight += entry.weight
             gone = self._trim(ring)
         for one in gone:
@@ -295,6 +296,10 @@ HAS_LABEL = "this analysis has its label already"
 def missing() -> NotFoundError:
     """Return the error of an analysis that is not there."""
     return NotFoundError("there is no such analysis, or it is kept no longer")
+
+
+def _key(generation: Generation, group: str | None) -> tuple[int, str | None]:
+    return id(generation), group
 
 
 def _named(analysis: TrajectoryAnalysis, model: str) -> TrajectoryAnalysis:
