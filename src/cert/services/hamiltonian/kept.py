@@ -31,6 +31,7 @@ _COMPONENT: Final = "analyses"
 _MODE: Final = "memory_only"
 _LOOK_SECONDS: Final = 1.0
 _MOST_SECONDS_BETWEEN_CLEANINGS: Final = 60.0
+_SECONDS_BETWEEN_RENEWALS: Final = 600.0  # each looks at every row, where there are several keys
 
 
 @contextlib.asynccontextmanager
@@ -86,6 +87,7 @@ class KeptAnalyses(RecentAnalyses):
         self._writes: dict[Entry, asyncio.Task[None]] = {}
         self._given_up: set[Entry] = set()
         self._prepared = self._behind = False
+        self._renew_at = 0.0
         self._log = get_logger("cert.services.hamiltonian")
 
     @contextlib.asynccontextmanager
@@ -282,4 +284,6 @@ class KeptAnalyses(RecentAnalyses):
         kept = {entry.id: (tenant, entry) for tenant, entry in self._all() if entry.kept}
         for identifier in set(kept) - await self._store.there(list(kept)):
             self._dropped(*kept[identifier])
-        await renew_seals(self._store, self._store.reseal)
+        if time.monotonic() >= self._renew_at:
+            await renew_seals(self._store, self._store.reseal)
+            self._renew_at = time.monotonic() + _SECONDS_BETWEEN_RENEWALS

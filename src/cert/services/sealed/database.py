@@ -12,7 +12,7 @@ from cert.coordination.store.databases import open_database
 from cert.coordination.store.faults import store_error
 from cert.coordination.store.schema import Schema
 from cert.coordination.store.statements import NOW
-from cert.core.errors import ConfigurationError, StoreError
+from cert.core.errors import ConfigurationError, DependencyMissingError, StoreError
 from cert.services.sealed.cipher import Cipher
 
 __all__ = ["SealedDatabase"]
@@ -34,6 +34,7 @@ class SealedDatabase:
 
     Raises:
         ConfigurationError: no URL of a database that is known here.
+        DependencyMissingError: its driver is not installed.
     """
 
     def __init__(
@@ -47,7 +48,13 @@ class SealedDatabase:
     ) -> None:
         self.cipher = cipher
         self._about = schema.about
-        self._database = open_database(place, timeout, schema.prepare)
+        try:
+            self._database = open_database(place, timeout, schema.prepare)
+        except ModuleNotFoundError as error:
+            raise DependencyMissingError(
+                f"this database needs the package {error.name}",
+                hint="pip install 'cert-framework[services,postgres]'",
+            ) from error
         self._own_clock = now
         self.name = self._database.name
 
