@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -119,12 +120,23 @@ async def test_analyses_survive_a_restart_to_the_last_digit(url, backend):
         batch = {"prompts": ["One?", "Two?"], "max_new_tokens": 3, "group": "g", "detail": "full"}
         answered = (await first.http.post("/v1/analyze/batch", json=batch)).json()
         told += [item["record"] for item in answered["items"]]
+        for streams in (False, True):
+            chat = {
+                "model": "reference",
+                "messages": [{"role": "user", "content": QUESTION}],
+                "max_tokens": 5,
+                "stream": streams,
+            }
+            answer = await first.http.post("/v1/chat/completions", json=chat)
+            assert answer.status_code == 200, answer.text
+            identifier = re.findall(r'"analysis_id":"(an_[0-9a-f]+)"', answer.text)[-1]
+            told.append(await first.get(f"/v1/analyses/{identifier}"))
         assert all(record["kept"] for record in told)
         page = await first.get("/v1/analyses")
         reports = [(await first.http.get(f"/v1/analyses/{record['id']}/report")).text for record in told]
     async with replica(url, backend) as second:
         assert await second.get("/v1/analyses") == page
-        assert len(page["items"]) == 7
+        assert len(page["items"]) == 9
         for record, report in zip(told, reports, strict=True):
             assert await second.get(f"/v1/analyses/{record['id']}") == record
             assert (await second.http.get(f"/v1/analyses/{record['id']}/report")).text == report

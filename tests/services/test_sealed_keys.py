@@ -11,20 +11,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 from tests.unit.coordination.store.conftest import postgres_server, postgres_url  # noqa: F401  # fixtures
 
+from cert.coordination.scripted import ScriptedChat
 from cert.coordination.store.records import Call, Lease
 from cert.coordination.store.schema import RECORDS
-from cert.core.config import load_settings
+from cert.core.config import Settings, load_settings
 from cert.core.errors import ConfigurationError, StoreUnusableError
+from cert.services.coordination.app import create_app
 from cert.services.coordination.jobs.answers import SealedStore
 from cert.services.coordination.jobs.claims import JobClaims
 from cert.services.coordination.jobs.database import places_of
 from cert.services.coordination.jobs.schema import ABOUT, EVENTS, JOBS
 from cert.services.coordination.jobs.store import JobStore
 from cert.services.coordination.jobs.table import JobTable
+from cert.services.coordination.options import CoordinationOptions
 from cert.services.sealed.cipher import Cipher
 from cert.services.sealed.renewal import renew_seals
 from cert.services.sealed.resealing import Resealed
@@ -251,3 +256,51 @@ def test_keys_are_told_apart_and_checked():
         assert text[0] not in str(refused.value)
         with pytest.raises(ConfigurationError):
             Cipher.of_text(wrong)
+
+
+def test_a_running_service_takes_the_old_key_out_of_use(url):
+    """The service itself does it in the background: nobody has to call anything."""
+    keys = [base64.b64encode(key).decode() for key in (OLD, NEW)]
+
+    async def with_service(key: str, work: Callable[[httpx2.AsyncClient], Coroutine[Any, Any, Any]]) -> Any:
+        options = CoordinationOptions(database_url=SecretStr(url), key=SecretStr(key))
+        app = create_app(Settings(), clients={"scripted": ScriptedChat(otherwise="42")}, options=options)
+        transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 1))
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+        ):
+            return await work(client)
+
+    async def measure(client: httpx2.AsyncClient) -> str:
+        tasks = [{"text": f"What is {n} + 25?", "references": ["42"]} for n in (17, 18)]
+        body = {"tasks": tasks, "systems": ["vote"]}
+        place = str((await client.post("/v1/measurements", json=body)).headers["Location"])
+        for _ in range(400):
+            if (await client.get(place)).json()["state"] == "succeeded":
+                return place
+            await asyncio.sleep(0.05)
+        raise AssertionError(place)
+
+    async def old_is_gone(_client: httpx2.AsyncClient) -> None:
+        for _ in range(200):
+            table = JobTable(places_of(url).jobs, Cipher(NEW))
+            try:
+                await table.prepare()
+            except ConfigurationError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+            finally:
+                await table.aclose()
+        raise AssertionError("the old key is still in use")
+
+    async def look(client: httpx2.AsyncClient) -> tuple[str, str]:
+        told = [(await client.get(f"{place}/{what}")) for what in ("result", "report")]
+        assert [answer.status_code for answer in told] == [200, 200]
+        return told[0].text, told[1].text
+
+    place = asyncio.run(with_service(keys[0], measure))
+    before = asyncio.run(with_service(keys[0], look))
+    asyncio.run(with_service(f"{keys[1]},{keys[0]}", old_is_gone))
+    assert asyncio.run(with_service(keys[1], look)) == before
