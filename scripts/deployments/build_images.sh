@@ -3,7 +3,8 @@
 #
 #   scripts/deployments/build_images.sh [hamiltonian] [coordination]     (both by default)
 #
-#   BASE_IMAGE       build on this image; empty: Debian 12 with its own Python 3.11, made here and tagged
+#   BASE_IMAGE       build on this image; empty: Debian 12 with its own Python 3.11, made here in two sizes, one
+#                    of them with pip to build in
 #   TAG              of the images (4.0.0)
 #   TORCH_INDEX_URL  the package index that torch comes from; empty: pip's own configuration
 #   DEVICE           cpu or cuda
@@ -17,21 +18,28 @@ tag=${TAG:-4.0.0}
 base=${BASE_IMAGE:-}
 [ $# -gt 0 ] || set -- hamiltonian coordination
 
+debian() {  # NAME PACKAGES: a Debian root with these packages, as an image
+    ! buildah inspect --type image "$1" >/dev/null 2>&1 || return 0
+    echo "Making $1"
+    local folder container
+    folder=$(mktemp -d)
+    mmdebstrap --quiet --variant=minbase --include="$2" \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/log/*' \
+        bookworm "$folder/root.tar"
+    container=$(buildah from scratch)
+    buildah add --quiet "$container" "$folder/root.tar" / >/dev/null
+    buildah config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+    buildah commit --quiet --format docker --rm "$container" "$1" >/dev/null
+    rm -rf "$folder"
+}
+
+build=$base
 if [ -z "$base" ]; then
-    base=localhost/cert-base:bookworm
-    if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
-        echo "Making $base"
-        folder=$(mktemp -d)
-        trap 'rm -rf "$folder"' EXIT
-        mmdebstrap --quiet --variant=minbase --include=python3-minimal,python3-venv,ca-certificates,libgomp1 \
-            --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-            --dpkgopt='path-exclude=/usr/share/locale/*' --customize-hook='rm -rf "$1"/var/lib/apt/lists/*' \
-            bookworm "$folder/root.tar"
-        container=$(buildah from scratch)
-        buildah add --quiet "$container" "$folder/root.tar" / >/dev/null
-        buildah config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
-        buildah commit --quiet --format docker --rm "$container" "$base" >/dev/null
-    fi
+    base=localhost/cert-base:bookworm build=localhost/cert-build:bookworm
+    debian "$base" python3-minimal,libpython3-stdlib,ca-certificates,libgomp1
+    debian "$build" python3,python3-venv,ca-certificates,libgomp1
 fi
 
 # Whatever pip is told on this machine, it is told in the build: files and folders that its settings name.
@@ -50,7 +58,7 @@ for name in "$@"; do
     echo "Building cert-framework/$name:$tag"
     buildah bud --quiet --isolation chroot --pull-never --format docker --layers \
         "${mounts[@]}" \
-        --build-arg "BASE_IMAGE=$base" \
+        --build-arg "BASE_IMAGE=$base" --build-arg "BUILD_IMAGE=$build" \
         $([ "$name" = hamiltonian ] && echo "--build-arg DEVICE=${DEVICE:-cpu}") \
         $([ "$name" = hamiltonian ] && [ -n "${TORCH_INDEX_URL:-}" ] && echo "--build-arg TORCH_INDEX_URL=$TORCH_INDEX_URL") \
         --tag "cert-framework/$name:$tag" \

@@ -20,6 +20,8 @@ INSTALLERS = (
 # Folders that hold a package's own tests. Some packages import from a folder of that name at run time.
 TESTS = ("tests", "test")
 TESTS_OF = ("numpy", "scipy", "sklearn", "joblib", "networkx", "sympy", "pandas", "torch")
+# The second of two ways to the same library; the first is taken wherever it is there.
+TWICE = ("zstandard/_cffi*.so", "zstandard/backend_cffi.py")
 # Headers, static libraries and build files of torch, for those who compile extensions.
 FOR_COMPILERS = ("torch/include", "torch/share/cmake", "torch/test", "numpy/_core/include", "numpy/_core/lib")
 
@@ -35,7 +37,7 @@ def kinds(packages: Path) -> Iterator[tuple[str, list[Path]]]:
     """Yield what goes, by kind."""
     found = [packages / name for name in INSTALLERS]
     found += [path for name in INSTALLERS for path in packages.glob(f"{name}-*.dist-info")]
-    yield "installers", found
+    yield "installers", [*found, packages / "distutils-precedence.pth"]
     yield (
         "tests",
         [
@@ -47,6 +49,7 @@ def kinds(packages: Path) -> Iterator[tuple[str, list[Path]]]:
         ],
     )
     yield "for compilers", [packages / name for name in FOR_COMPILERS]
+    yield "what is there twice", [file for pattern in TWICE for file in packages.glob(pattern)]
     yield "compiled anew where it is needed", list(packages.rglob("__pycache__"))
     yield (
         "type stubs and sources of extensions",

@@ -61,6 +61,11 @@ class ServiceSettings(SettingsGroup):
         "API_KEYS_FILE",
         "file of the API keys that `cert keys` writes; not set: this machine alone may ask",
     )
+    await_api_keys: bool = setting(
+        False,
+        "AWAIT_API_KEYS",
+        "start without the file of keys, and answer nobody until it is there",
+    )
     allow_anonymous: bool = setting(
         False, "ALLOW_ANONYMOUS", "answer everybody without a key, whatever the address"
     )

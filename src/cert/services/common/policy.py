@@ -47,8 +47,10 @@ class AccessPolicy:
         ConfigurationError: no keys, an address that others reach, and nobody said that all may ask.
     """
 
-    def __init__(self, host: str, keys: Keys | None, allow_anonymous: bool = False) -> None:
-        if keys is not None and len(keys) == 0 and not allow_anonymous:
+    def __init__(
+        self, host: str, keys: Keys | None, allow_anonymous: bool = False, *, await_keys: bool = False
+    ) -> None:
+        if keys is not None and len(keys) == 0 and not allow_anonymous and not await_keys:
             raise ConfigurationError(
                 "there is no key in the file of CERT_API_KEYS_FILE, so that nobody could ask",
                 hint="cert keys new --tenant NAME",
@@ -71,6 +73,8 @@ class AccessPolicy:
             )
         if self.anonymous:
             return "ANONYMOUS: everybody who reaches this address may do everything"
+        if self.keys is not None and len(self.keys) == 0:
+            return "NO KEY IS THERE YET: nobody is answered until the file of CERT_API_KEYS_FILE has one"
         return "an API key is needed"
 
     def of_headers(self, headers: Mapping[str, str]) -> Principal | None:
