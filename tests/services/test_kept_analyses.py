@@ -26,6 +26,7 @@ from tests.unit.coordination.store.conftest import postgres_server, postgres_url
 from cert.backends.local import LocalBackend
 from cert.core.config import ServiceSettings, Settings, load_settings
 from cert.core.errors import ConfigurationError, StoreUnusableError
+from cert.core.events import ComponentDegraded
 from cert.observability.logging import configure_logging
 from cert.services.common.keys import KeyFile, new_key
 from cert.services.hamiltonian.app import create_app
@@ -33,6 +34,7 @@ from cert.services.hamiltonian.configured import options_of
 from cert.services.hamiltonian.kept_store import ANALYSES, AnalysisStore
 from cert.services.hamiltonian.options import HamiltonianOptions, KeepingOptions
 from cert.services.sealed.cipher import Cipher
+from cert.testing.events import captured_events
 from cert.trajectory.api import HamiltonianMonitor
 
 pytestmark = pytest.mark.anyio
@@ -364,10 +366,17 @@ def locked(file: Path) -> Iterator[None]:
 async def test_answers_flow_while_the_database_is_out_and_say_that_they_are_not_kept(tmp_path, backend):
     """An application must not stand still since a list cannot be written; nor may the list lie."""
     file = tmp_path / "analyses.db"
+    with captured_events() as events:
+        await _out_and_back(file, tmp_path / "log", backend)
+    told = [event for event in events.of(ComponentDegraded) if event.component == "analyses"]
+    assert [event.active for event in told] == [True, False], "what metrics and alerts are made of"
+
+
+async def _out_and_back(file: Path, log: Path, backend: LocalBackend) -> None:
     async with replica(f"sqlite:///{file}", backend, wait_seconds=0.3) as one:
         before = await one.ask(1)
         await asyncio.sleep(1.2)  # the cleaning of the start is over
-        with logged(tmp_path / "log") as lines, locked(file):
+        with logged(log) as lines, locked(file):
             during = [await one.ask(length) for length in (2, 3, 4)]
             assert [record["kept"] for record in during] == [False] * 3
             assert all(record["analysis"]["verdict"] for record in during)
@@ -379,7 +388,7 @@ async def test_answers_flow_while_the_database_is_out_and_say_that_they_are_not_
             assert label.status_code == 503
             assert "Retry-After" in label.headers
         told = [line for line in lines if line["event"] == "analysis_not_kept"]
-        assert "Velmora" not in (tmp_path / "log").read_text()
+        assert "Velmora" not in log.read_text()
         assert {line["analysis"] for line in told} == {record["id"] for record in during}
         assert any(line["event"] == "analyses_in_memory_only" for line in lines)
         # As soon as it is back, what was not kept is, under the id that was told.

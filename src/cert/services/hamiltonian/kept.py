@@ -253,6 +253,8 @@ class KeptAnalyses(RecentAnalyses):
                         clean_at = time.monotonic() + self._clean
             except CertError as error:
                 self._failed(error)
+            except Exception as error:  # a defect of ours: whoever keeps the database in order goes on
+                self._log.error("keeping_failed", error=type(error).__name__)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _last(self) -> None:
