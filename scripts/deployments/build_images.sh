@@ -37,9 +37,12 @@ debian() {  # NAME PACKAGES: a Debian root with these packages, as an image
 
 build=$base
 if [ -z "$base" ]; then
-    base=localhost/cert-base:bookworm build=localhost/cert-build:bookworm
-    debian "$base" python3-minimal,libpython3-stdlib,ca-certificates,libgomp1
-    debian "$build" python3,python3-venv,ca-certificates,libgomp1
+    run=python3-minimal,libpython3-stdlib,ca-certificates,libgomp1 make=python3,python3-venv,ca-certificates,libgomp1
+    # Another list of packages is another image.
+    base=localhost/cert-base:$(sha256sum <<<"$run" | cut -c1-12)
+    build=localhost/cert-build:$(sha256sum <<<"$make" | cut -c1-12)
+    debian "$base" "$run"
+    debian "$build" "$make"
 fi
 
 # Whatever pip is told on this machine, it is told in the build: files and folders that its settings name.
