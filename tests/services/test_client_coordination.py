@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Iterator
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 from tests.services.conftest import Running, running
 
 from cert.client import (
@@ -16,9 +18,11 @@ from cert.client import (
     ProblemError,
     RetryPolicy,
 )
+from cert.coordination.drift import DriftMonitor
 from cert.core.config import Settings
 from cert.reference.world import load_world
 from cert.services.coordination.app import create_app
+from cert.services.coordination.options import CoordinationOptions
 
 
 def request(tasks: int = 2, **changes: object) -> dict[str, object]:
@@ -76,6 +80,45 @@ def test_a_measurement_is_cancelled(client):
     client.cancel(job.id)
     list(client.follow(job.id))
     assert client.measurement(job.id).state == "cancelled"
+
+
+def test_a_measurement_that_ended_is_deleted(client):
+    """A program could make texts and never unmake them."""
+    job = client.measure(request(seed=6))
+    list(client.follow(job.id))
+    client.delete(job.id)
+    for again in (client.measurement, client.delete):
+        with pytest.raises(ProblemError) as caught:
+            again(job.id)
+        assert caught.value.status == 404
+    at_work = client.measure(request(8, seed=7, agents=5))
+    with pytest.raises(ProblemError) as caught:
+        client.delete(at_work.id)
+    assert caught.value.status == 409
+    client.cancel(at_work.id)
+
+
+def test_an_alarm_is_acknowledged(tmp_path):
+    """A night's job that reads the alarms could not say that it has seen them."""
+    place = SecretStr(f"sqlite:///{tmp_path}/jobs.db")
+    options = CoordinationOptions(database_url=place, key=SecretStr(base64.b64encode(b"k" * 32).decode()))
+
+    async def fall() -> None:
+        async with DriftMonitor(tmp_path / "jobs-drift.db") as monitor:
+            await monitor.observe_all("anonymous/vote", "all", [1.0, 0.9] * 100)
+            await monitor.observe_all("anonymous/vote", "all", [0.1] * 60)
+
+    with (
+        running(create_app(Settings(), options=options)) as service,
+        CoordinationClient(service.url) as client,
+    ):
+        assert client.drift() == []
+        asyncio.run(fall())
+        [series] = client.drift()
+        assert series.alarm is not None
+        told = client.acknowledge(series)
+        assert (told.alarm, told.acknowledged) == (None, 1)
+        assert client.drift() == [told]
 
 
 def test_a_request_that_cannot_be_is_told(client):

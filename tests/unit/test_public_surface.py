@@ -19,7 +19,8 @@ SURFACE = {
         "Outcome", "Prompt", "Sampling", "ScoreRequest", "TokenBlock",
     ],
     "cert.coordination.drift": [
-        "Alarm", "Anchor", "AnchorSet", "Check", "DriftMonitor", "DriftStatus", "Kind", "Plan", "Shift",
+        "Acknowledgement", "Alarm", "Anchor", "AnchorSet", "Check", "DriftMonitor", "DriftStatus", "Kind",
+        "Plan", "Shift",
     ],
     "cert.coordination.prompts": ["Prompt", "PromptSet", "ROLES", "known_prompts", "load_prompts"],
     "cert.coordination": [

@@ -154,6 +154,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/drift/{drift_id}/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take an alarm off: somebody has seen it
+         * @description Who (the id of the key) and when is kept with the series. Without an alarm nothing happens.
+         *
+         *     The reference stays, and the promise begins anew: what is still as it was found alarms again.
+         */
+        post: operations["acknowledge_drift"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/measurements": {
         parameters: {
             query?: never;
@@ -192,7 +214,14 @@ export interface paths {
         get: operations["get_measurement"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * Delete a measurement that has ended
+         * @description Tasks, result, report and events are deleted, and its `Idempotency-Key` is free again.
+         *
+         *     Costs stay in the books. Paid answers stay until the retention is over, since other measurements of the
+         *     tenant are answered from them. One that waits or is at work is not deleted: cancel it first.
+         */
+        delete: operations["delete_measurement"];
         options?: never;
         head?: never;
         patch?: never;
@@ -307,6 +336,17 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * Acknowledgement
+         * @description Which alarm was seen.
+         */
+        Acknowledgement: {
+            /**
+             * Raised At
+             * @description of the alarm; where another one stands by now, that is left (409)
+             */
+            raised_at?: number | null;
+        };
         /**
          * Alive
          * @description The process answers.
@@ -481,11 +521,21 @@ export interface components {
          * @description Where one system on one family of tasks stands.
          */
         Drift: {
-            /** Acknowledged */
+            /**
+             * Acknowledged
+             * @description alarms that were
+             */
             acknowledged: number;
+            /** @description of the last of them */
+            acknowledgement: components["schemas"]["DriftAcknowledged"] | null;
             alarm: components["schemas"]["DriftAlarm"] | null;
             /** Family */
             family: string;
+            /**
+             * Id
+             * @description names the series in addresses
+             */
+            id: string;
             /** Mean */
             mean: number | ("Infinity" | "-Infinity") | null;
             /** Missing */
@@ -516,12 +566,40 @@ export interface components {
             waiting: string | null;
         };
         /**
+         * DriftAcknowledged
+         * @description Who has taken the last alarm off.
+         */
+        DriftAcknowledged: {
+            /**
+             * At
+             * @description seconds since 1970, UTC
+             */
+            at: number;
+            /**
+             * By
+             * @description id of a key; null: there are no keys, or nobody said
+             */
+            by: string | null;
+            /** Kind */
+            kind: string;
+            /**
+             * Raised At
+             * @description of the alarm; seconds since 1970, UTC
+             */
+            raised_at: number;
+        };
+        /**
          * DriftAlarm
          * @description A fall that was found and that nobody has acknowledged.
          */
         DriftAlarm: {
             /** Kind */
             kind: string;
+            /**
+             * Raised At
+             * @description seconds since 1970, UTC
+             */
+            raised_at: number;
         } & {
             [key: string]: unknown;
         };
@@ -1413,6 +1491,51 @@ export interface operations {
             };
         };
     };
+    acknowledge_drift: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                drift_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Acknowledgement"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Drift"];
+                };
+            };
+            /** @description a problem (RFC 9457) */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        code: string;
+                        correlation_id: string | null;
+                        detail: string;
+                        errors?: Record<string, never>[];
+                        hint?: string;
+                        retry_after?: number;
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
     list_measurements: {
         parameters: {
             query?: {
@@ -1523,6 +1646,45 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Measurement"];
                 };
+            };
+            /** @description a problem (RFC 9457) */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": {
+                        code: string;
+                        correlation_id: string | null;
+                        detail: string;
+                        errors?: Record<string, never>[];
+                        hint?: string;
+                        retry_after?: number;
+                        status: number;
+                        title: string;
+                        type: string;
+                    };
+                };
+            };
+        };
+    };
+    delete_measurement: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                measurement_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description a problem (RFC 9457) */
             default: {

@@ -11,6 +11,7 @@ type Schemas = components["schemas"];
 
 export type Measurement = Schemas["Measurement"];
 export type MeasurementRequest = Schemas["MeasurementRequest"];
+export type DriftSeries = Schemas["Drift"];
 
 /** One event of a measurement: `state` or `progress`, its data, and the id to go on after. */
 export interface MeasurementEvent {
@@ -49,6 +50,20 @@ export class CoordinationClient {
   async measurement(id: string): Promise<Measurement> {
     const path = { measurement_id: id };
     const { data } = await this.api.GET("/v1/measurements/{measurement_id}", { params: { path } });
+    return data!;
+  }
+
+  /** Deletes a measurement that has ended, with its texts; what it cost stays in the books. */
+  async delete(id: string): Promise<void> {
+    const path = { measurement_id: id };
+    await this.api.DELETE("/v1/measurements/{measurement_id}", { params: { path } });
+  }
+
+  /** Takes off the alarm of a series that was seen; where another one stands by now, that is left (409). */
+  async acknowledge(series: DriftSeries): Promise<DriftSeries> {
+    const body = series.alarm === null ? {} : { raised_at: series.alarm.raised_at };
+    const path = { drift_id: series.id };
+    const { data } = await this.api.POST("/v1/drift/{drift_id}/acknowledge", { body, params: { path } });
     return data!;
   }
 

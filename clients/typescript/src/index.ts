@@ -1,5 +1,6 @@
 export {
   CoordinationClient,
+  type DriftSeries,
   type Measurement,
   type MeasurementEvent,
   type MeasurementRequest,

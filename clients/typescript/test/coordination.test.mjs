@@ -22,6 +22,16 @@ test("a measurement is made once, followed and read", async () => {
   assert.deepEqual(later, events.slice(1).map((event) => event.id));
 });
 
+test("a measurement that ended is deleted, and one that is not there is a problem", async () => {
+  const job = await client.measure({ tasks, systems: ["vote"], evaluator: "normalized", max_tokens: 16, seed: 2 });
+  for await (const event of client.follow(job.id)) assert.ok(event.id);
+  await client.delete(job.id);
+  await assert.rejects(client.measurement(job.id), (error) => error.status === 404);
+  await assert.rejects(client.delete(job.id), (error) => error.status === 404);
+  const unknown = { id: "d_none", alarm: null };
+  await assert.rejects(client.acknowledge(unknown), (error) => error.status === 404);
+});
+
 test("a refusal is a problem with its code", async () => {
   await assert.rejects(client.measure({ tasks, systems: ["nonsense"], evaluator: "normalized" }), ProblemError);
   await assert.rejects(client.measurement("nobody"), (error) => error.status === 404);

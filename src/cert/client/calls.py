@@ -34,7 +34,7 @@ class Call(Generic[T]):
         repeatable: whether sending it twice does no harm beyond its cost.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     type: type[T]
     body: Mapping[str, Any] | None = None

@@ -14,7 +14,15 @@ import msgspec
 from cert.client.calls import Call, read_answer, read_problem
 from cert.client.errors import ConnectionFailedError, ProblemError
 from cert.client.transport import AsyncCarrier, Carrier
-from cert.client.types import Budget, Costs, Measurement, MeasurementEvent, MeasurementPage
+from cert.client.types import (
+    Budget,
+    Costs,
+    DriftList,
+    DriftSeries,
+    Measurement,
+    MeasurementEvent,
+    MeasurementPage,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -84,6 +92,14 @@ class CoordinationClient(Carrier):
         """End a measurement: no further call is paid for."""
         return self.call(_cancel(measurement_id))
 
+    def delete(self, measurement_id: str) -> None:
+        """Delete a measurement that has ended, with its texts; what it cost stays in the books.
+
+        Raises:
+            ClientError: there is none, it has not ended, or the connection broke: look whether it is there.
+        """
+        self.call(_delete(measurement_id))
+
     def result(self, measurement_id: str) -> dict[str, Any]:
         """Return the whole report as data."""
         return self.call(_result(measurement_id))
@@ -99,6 +115,18 @@ class CoordinationClient(Carrier):
     def costs(self) -> Costs:
         """Return what was spent."""
         return self.call(_COSTS)
+
+    def drift(self) -> list[DriftSeries]:
+        """Return where the systems stand that are watched."""
+        return self.call(_DRIFT).items
+
+    def acknowledge(self, series: DriftSeries) -> DriftSeries:
+        """Take off the alarm of a series that was seen; without one nothing happens.
+
+        Raises:
+            ProblemError: another alarm stands by now (409), or there is no such series.
+        """
+        return self.call(_acknowledge(series))
 
 
 class AsyncCoordinationClient(AsyncCarrier):
@@ -143,6 +171,10 @@ class AsyncCoordinationClient(AsyncCarrier):
         """Do what `CoordinationClient.cancel` does."""
         return await self.call(_cancel(measurement_id))
 
+    async def delete(self, measurement_id: str) -> None:
+        """Do what `CoordinationClient.delete` does."""
+        await self.call(_delete(measurement_id))
+
     async def result(self, measurement_id: str) -> dict[str, Any]:
         """Do what `CoordinationClient.result` does."""
         return await self.call(_result(measurement_id))
@@ -158,6 +190,14 @@ class AsyncCoordinationClient(AsyncCarrier):
     async def costs(self) -> Costs:
         """Do what `CoordinationClient.costs` does."""
         return await self.call(_COSTS)
+
+    async def drift(self) -> list[DriftSeries]:
+        """Do what `CoordinationClient.drift` does."""
+        return (await self.call(_DRIFT)).items
+
+    async def acknowledge(self, series: DriftSeries) -> DriftSeries:
+        """Do what `CoordinationClient.acknowledge` does."""
+        return await self.call(_acknowledge(series))
 
 
 def _measure(request: Mapping[str, Any], key: str | None) -> Call[Measurement]:
@@ -186,6 +226,16 @@ def _cancel(measurement_id: str) -> Call[Measurement]:
     return Call("POST", _at(measurement_id, "/cancel"), Measurement)
 
 
+def _delete(measurement_id: str) -> Call[bytes]:
+    # A second try would find nothing, and could not say who has deleted it.
+    return Call("DELETE", _at(measurement_id), bytes, repeatable=False)
+
+
+def _acknowledge(series: DriftSeries) -> Call[DriftSeries]:
+    seen = {} if series.alarm is None else {"raised_at": series.alarm["raised_at"]}
+    return Call("POST", f"/v1/drift/{quote(series.id, safe='')}/acknowledge", DriftSeries, seen)
+
+
 def _result(measurement_id: str) -> Call[dict[str, Any]]:
     return Call("GET", _at(measurement_id, "/result"), dict[str, Any])
 
@@ -196,6 +246,7 @@ def _report(measurement_id: str) -> Call[bytes]:
 
 _BUDGET: Call[Budget] = Call("GET", "/v1/budget", Budget)
 _COSTS: Call[Costs] = Call("GET", "/v1/costs", Costs)
+_DRIFT: Call[DriftList] = Call("GET", "/v1/drift", DriftList)
 
 
 def _event(event: httpx2.ServerSentEvent) -> MeasurementEvent:

@@ -17,6 +17,8 @@ __all__ = [
     "Calibration",
     "CalibrationList",
     "Costs",
+    "DriftList",
+    "DriftSeries",
     "Finished",
     "Measurement",
     "MeasurementEvent",
@@ -199,6 +201,32 @@ class MeasurementEvent(msgspec.Struct, frozen=True):
     event: str
     data: dict[str, Any]
     id: str
+
+
+class DriftSeries(msgspec.Struct, frozen=True):
+    """Where the scores of one system on one family of tasks stand.
+
+    Attributes:
+        id: names the series where its alarm is acknowledged.
+        alarm: that stands, with its ``kind`` and ``raised_at``; ``None`` where there is none.
+        acknowledged: alarms that were.
+        acknowledgement: of the last of them: ``by`` whom (the id of a key), ``at`` when.
+    """
+
+    id: str
+    system: str
+    family: str
+    phase: Literal["reference", "watching"]
+    seen: int
+    alarm: dict[str, Any] | None = None
+    acknowledged: int = 0
+    acknowledgement: dict[str, Any] | None = None
+
+
+class DriftList(msgspec.Struct, frozen=True):
+    """All systems of the tenant that are watched."""
+
+    items: list[DriftSeries]
 
 
 class Budget(msgspec.Struct, frozen=True):

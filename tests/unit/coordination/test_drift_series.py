@@ -95,15 +95,15 @@ def test_an_alarm_stays(fallen):
     """One that went away when the scores recovered would never be seen."""
     well = fed(fallen, [0.9] * 100)
     assert well.alarm == fallen.alarm
-    calm = well.calmed()
+    calm = well.calmed("somebody", 1.0)
     assert (calm.alarm, calm.state.seen, calm.acknowledged) == (None, 0, 1)
     assert calm.detector == fallen.detector
-    assert calm.calmed() == calm
+    assert calm.calmed("somebody", 1.0) == calm
 
 
 def test_what_is_not_acknowledged_as_normal_alarms_again(fallen):
     """Whoever only takes the alarm off has not mended anything."""
-    assert fed(fallen.calmed(), noisy(np.random.default_rng(3), 0.45, 60)).alarm is not None
+    assert fed(fallen.calmed("somebody", 1.0), noisy(np.random.default_rng(3), 0.45, 60)).alarm is not None
 
 
 @settings(deadline=None, max_examples=25)

@@ -7,6 +7,17 @@ detector is in `cert.coordination.statistics.drift`.
 from cert.coordination.drift.anchors import Anchor, AnchorSet, Shift
 from cert.coordination.drift.attribution import Kind
 from cert.coordination.drift.monitor import DriftMonitor, DriftStatus
-from cert.coordination.drift.series import Alarm, Check, Plan
+from cert.coordination.drift.series import Acknowledgement, Alarm, Check, Plan
 
-__all__ = ["Alarm", "Anchor", "AnchorSet", "Check", "DriftMonitor", "DriftStatus", "Kind", "Plan", "Shift"]
+__all__ = [
+    "Acknowledgement",
+    "Alarm",
+    "Anchor",
+    "AnchorSet",
+    "Check",
+    "DriftMonitor",
+    "DriftStatus",
+    "Kind",
+    "Plan",
+    "Shift",
+]

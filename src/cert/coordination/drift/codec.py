@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from cert.coordination.drift.anchors import Shift
 from cert.coordination.drift.attribution import Moments
-from cert.coordination.drift.series import Alarm, Check, Plan, Series
+from cert.coordination.drift.series import Acknowledgement, Alarm, Check, Plan, Series
 from cert.coordination.statistics.drift import DropDetector, DropState
 from cert.coordination.types import Interval
 
@@ -23,7 +23,10 @@ _KINDS = ("system", "judge", "both", "unclear")
 
 def encode_series(series: Series) -> str:
     """Return a series as JSON."""
-    return json.dumps(dataclasses.asdict(series), allow_nan=False, separators=(",", ":"))
+    told = dataclasses.asdict(series)
+    if series.acknowledgement is None:
+        del told["acknowledgement"]  # which earlier versions cannot read
+    return json.dumps(told, allow_nan=False, separators=(",", ":"))
 
 
 def decode_series(text: str) -> Series:
@@ -43,6 +46,7 @@ def decode_series(text: str) -> Series:
             "after": Moments(**told["after"]),
             "check": _maybe(_check, told["check"]),
             "alarm": _maybe(_alarm, told["alarm"]),
+            "acknowledgement": _maybe(_acknowledgement, told.get("acknowledgement")),
         }
     )
     _look_at(series)
@@ -72,6 +76,18 @@ def _alarm(fields: Mapping[str, Any]) -> Alarm:
     if fields["kind"] not in _KINDS:
         raise ValueError("an alarm of no kind")
     return Alarm(**fields)
+
+
+def _acknowledgement(fields: Mapping[str, Any]) -> Acknowledgement:
+    found = Acknowledgement(**fields)
+    times = (found.at, found.raised_at)
+    if (
+        fields["kind"] not in _KINDS
+        or not isinstance(fields["by"], str | None)
+        or not all(type(time) in (int, float) and math.isfinite(time) for time in times)
+    ):
+        raise ValueError("an acknowledgement of nothing")
+    return found
 
 
 def _check(fields: Mapping[str, Any]) -> Check:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from cert.coordination.drift.anchors import Anchor, AnchorSet
-from cert.coordination.drift.series import Alarm, Check, Phase, Plan, Series
+from cert.coordination.drift.series import Acknowledgement, Alarm, Check, Phase, Plan, Series
 from cert.coordination.evaluators.protocol import Evaluator
 from cert.coordination.gathering import all_to_their_end
 from cert.coordination.types import Evaluation, Task
@@ -51,6 +51,7 @@ class DriftStatus:
         anchors_sha256: of the frozen anchors; ``None`` without any.
         evaluator: whose scores these are, where it is known.
         acknowledged: alarms that were.
+        acknowledgement: of the last of them; ``None`` where there was none, or before who was kept.
     """
 
     system: str
@@ -72,6 +73,7 @@ class DriftStatus:
     anchors_sha256: str | None
     evaluator: str | None
     acknowledged: int
+    acknowledgement: Acknowledgement | None = None
 
 
 class DriftMonitor:
@@ -279,11 +281,19 @@ class DriftMonitor:
         """
         return tuple([await self.status(system, family) for system, family in await self._store.names()])
 
-    async def acknowledge(self, system: str, family: str | None) -> DriftStatus:
+    async def acknowledge(
+        self, system: str, family: str | None, *, by: str | None = None, raised_at: float | None = None
+    ) -> DriftStatus:
         """Take an alarm off: somebody has seen it. Without one nothing happens.
 
         The reference and the anchors stay and the promise begins anew, so that what still is as it was found
         alarms again. What is to be the new normal takes a `restart`.
+
+        Args:
+            system: whose alarm it is.
+            family: on which tasks.
+            by: who has seen it; kept with the time.
+            raised_at: of the alarm that was seen; another one is left as it is. ``None`` is whichever stands.
 
         Raises:
             InputError: there is no such series.
@@ -292,7 +302,10 @@ class DriftMonitor:
         system, family = _name("system", system), _name("family", family)
 
         def calm(held: Held, _fresh: Sequence[int]) -> Held:
-            return replace(held, series=held.series.calmed())
+            alarm = held.series.alarm
+            if alarm is not None and raised_at is not None and alarm.raised_at != raised_at:
+                return held
+            return replace(held, series=held.series.calmed(by, self._now()))
 
         return await self._changed(system, family, self._unknown(system, family), calm)
 
@@ -306,8 +319,11 @@ class DriftMonitor:
         system, family = _name("system", system), _name("family", family)
 
         def anew(held: Held, _fresh: Sequence[int]) -> Held:
-            series = held.series.calmed()
-            return replace(self._begin(), series=Series(plan=self.plan, acknowledged=series.acknowledged))
+            series = held.series.calmed(None, self._now())
+            begun = Series(
+                plan=self.plan, acknowledged=series.acknowledged, acknowledgement=series.acknowledgement
+            )
+            return replace(self._begin(), series=begun)
 
         return await self._changed(system, family, self._unknown(system, family), anew)
 
@@ -449,4 +465,5 @@ def _status(system: str, family: str, held: Held) -> DriftStatus:
         anchors_sha256=held.anchors_sha256,
         evaluator=series.evaluator,
         acknowledged=series.acknowledged,
+        acknowledgement=series.acknowledgement,
     )

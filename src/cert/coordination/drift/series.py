@@ -13,7 +13,7 @@ from cert.coordination.types import Interval
 from cert.core.bounds import share
 from cert.core.errors import ConfigurationError, InputError
 
-__all__ = ["Alarm", "Check", "Phase", "Plan", "Series"]
+__all__ = ["Acknowledgement", "Alarm", "Check", "Phase", "Plan", "Series"]
 
 Phase: TypeAlias = Literal["reference", "watching"]
 
@@ -85,6 +85,23 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """Who has taken an alarm off, and when.
+
+    Attributes:
+        by: who; ``None`` where nobody said.
+        at: seconds since 1970, UTC.
+        kind: of the alarm.
+        raised_at: of the alarm.
+    """
+
+    by: str | None
+    at: float
+    kind: Kind
+    raised_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """The anchors, scored again.
 
@@ -130,6 +147,7 @@ class Series:
         check: the last of them.
         alarm: that stands.
         acknowledged: alarms before.
+        acknowledgement: of the last of them; ``None`` where there was none, or before who was kept.
     """
 
     plan: Plan
@@ -145,6 +163,7 @@ class Series:
     check: Check | None = None
     alarm: Alarm | None = None
     acknowledged: int = 0
+    acknowledgement: Acknowledgement | None = None
 
     @property
     def phase(self) -> Phase:
@@ -199,8 +218,13 @@ class Series:
         )
         return replace(self, checks=check.number, check=check, alarm=self._alarm_after(check))
 
-    def calmed(self) -> Series:
-        """Return the series with its alarm acknowledged: the promise of the plan begins anew."""
+    def calmed(self, by: str | None, at: float) -> Series:
+        """Return the series with its alarm acknowledged: the promise of the plan begins anew.
+
+        Args:
+            by: who has seen it.
+            at: seconds since 1970, UTC.
+        """
         if self.alarm is None:
             return self
         return replace(
@@ -211,6 +235,9 @@ class Series:
             check=None,
             alarm=None,
             acknowledged=self.acknowledged + 1,
+            acknowledgement=Acknowledgement(
+                by=by, at=at, kind=self.alarm.kind, raised_at=self.alarm.raised_at
+            ),
         )
 
     def _calibrated(self) -> Series:

@@ -9,8 +9,10 @@ from cert.coordination.drift import DriftMonitor, DriftStatus
 from cert.coordination.suite import CoordinationReport
 from cert.coordination.types import Task
 from cert.core.errors import InputError
+from cert.observability.logging import get_logger
+from cert.services.common.errors import ConflictError, NotFoundError
 
-__all__ = ["DriftWatch"]
+__all__ = ["DriftWatch", "series_id"]
 
 _LONGEST = 200
 _NO_FAMILY = "all"
@@ -61,9 +63,51 @@ class DriftWatch:
         found = await self._monitor.statuses()
         return tuple((one.system.removeprefix(own), one) for one in found if one.system.startswith(own))
 
+    async def acknowledge(
+        self, tenant: str, identifier: str, *, by: str | None, raised_at: float | None = None
+    ) -> tuple[str, DriftStatus]:
+        """Take an alarm off; without one nothing happens.
+
+        Args:
+            tenant: whose.
+            identifier: of the series, as `series_id` makes it.
+            by: the id of the key of whoever has seen the alarm.
+            raised_at: of the alarm that was seen; ``None`` is whichever stands.
+
+        Returns:
+            The system by the name that the tenant knows, and where it stands now.
+
+        Raises:
+            NotFoundError: the tenant has no such series.
+            ConflictError: another alarm stands by now.
+            StoreError: it could not be kept.
+        """
+        states = await self.states(tenant)
+        found = next(
+            ((system, one) for system, one in states if series_id(system, one.family) == identifier), None
+        )
+        if found is None:
+            raise NotFoundError(
+                "there is no such series of scores", hint="GET /v1/drift lists those there are"
+            )
+        system, before = found
+        status = await self._monitor.acknowledge(before.system, before.family, by=by, raised_at=raised_at)
+        if status.alarm is not None:
+            raise ConflictError("another alarm stands by now", hint="look at it, and acknowledge that one")
+        if status.acknowledged > before.acknowledged:
+            get_logger("cert.services.coordination").info(
+                "drift_acknowledged", series=identifier, tenant=tenant, key_id=by
+            )
+        return system, status
+
     async def aclose(self) -> None:
         """Let go of connections."""
         await self._monitor.aclose()
+
+
+def series_id(system: str, family: str) -> str:
+    """Return the name of a series in addresses; a tenant's systems have the names that it knows."""
+    return "d_" + hashlib.sha256(f"{system}\n{family}".encode()).hexdigest()[:24]
 
 
 def _own(tenant: str, system: str) -> str:

@@ -11,6 +11,7 @@ from cert.coordination.drift import DriftStatus
 from cert.core.money import dollars
 from cert.reporting.data import json_ready
 from cert.services.coordination.budgets import BudgetState
+from cert.services.coordination.drift import series_id
 from cert.services.coordination.jobs.records import Job
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Cost",
     "Costs",
     "Drift",
+    "DriftAcknowledged",
     "DriftList",
     "Measurement",
     "MeasurementPage",
@@ -151,11 +153,22 @@ class DriftAlarm(_Shown):
     model_config = ConfigDict(extra="allow")
 
     kind: str
+    raised_at: Annotated[float, Field(description="seconds since 1970, UTC")]
+
+
+class DriftAcknowledged(_Shown):
+    """Who has taken the last alarm off."""
+
+    by: Annotated[str | None, Field(description="id of a key; null: there are no keys, or nobody said")]
+    at: Annotated[float, Field(description="seconds since 1970, UTC")]
+    kind: str
+    raised_at: Annotated[float, Field(description="of the alarm; seconds since 1970, UTC")]
 
 
 class Drift(_Shown):
     """Where one system on one family of tasks stands."""
 
+    id: Annotated[str, Field(description="names the series in addresses")]
     system: str
     family: str
     phase: Literal["reference", "watching"]
@@ -169,7 +182,8 @@ class Drift(_Shown):
     statistic: Number
     threshold: Number
     alarm: DriftAlarm | None
-    acknowledged: int
+    acknowledged: Annotated[int, Field(description="alarms that were")]
+    acknowledgement: Annotated[DriftAcknowledged | None, Field(description="of the last of them")]
 
 
 class DriftList(_Shown):
@@ -264,12 +278,10 @@ def budget_of(state: BudgetState) -> Budget:
 def drift_of(system: str, status: DriftStatus) -> Drift:
     """Return a series as callers see it."""
     names = ("family", "phase", "waiting", "reference", "mean", "seen", "missing", "promised")
-    told = {
-        name: getattr(status, name) for name in (*names, "statistic", "threshold", "alarm", "acknowledged")
-    }
-    return Drift.model_validate(
-        json_ready(told) | {"system": system, "planned_reference": status.plan.reference}
-    )
+    more = ("statistic", "threshold", "alarm", "acknowledged", "acknowledgement")
+    told = json_ready({name: getattr(status, name) for name in (*names, *more)})
+    own = {"id": series_id(system, status.family), "system": system}
+    return Drift.model_validate(told | own | {"planned_reference": status.plan.reference})
 
 
 def baselines_of(job: Job) -> list[Baseline]:

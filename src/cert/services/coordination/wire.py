@@ -11,7 +11,7 @@ from cert.coordination import strategies
 from cert.coordination.types import Task
 from cert.core.errors import InputError
 
-__all__ = ["MeasurementRequest", "Rule", "TaskToDo"]
+__all__ = ["Acknowledgement", "MeasurementRequest", "Rule", "TaskToDo"]
 
 # What no deployment allows more of; an operator's limit on the size of a request is lower.
 MOST_TASKS = 1_000
@@ -48,6 +48,15 @@ class TaskToDo(_Request):
         return Task(
             self.text, id=self.id or "", references=self.references, family=self.family, source=self.source
         )
+
+
+class Acknowledgement(_Request):
+    """Which alarm was seen."""
+
+    raised_at: Annotated[
+        float | None,
+        Field(description="of the alarm; where another one stands by now, that is left (409)"),
+    ] = None
 
 
 _EXAMPLE: dict[str, Any] = {

@@ -191,6 +191,27 @@ class JobStore:
             raise ConflictError(f"the measurement has ended before: it is {job.state}")
         return job
 
+    async def delete(self, tenant: str, identifier: str) -> None:
+        """Delete a job that has ended, with its texts and events; the books keep what it cost.
+
+        Raises:
+            NotFoundError: as `get`.
+            ConflictError: it waits or is at work.
+        """
+
+        def remove(connection: sa.Connection) -> str | None:
+            this = _of(tenant, identifier)
+            # An ended job never begins again: no claim can write to it between these statements, or later.
+            gone = connection.execute(JOBS.delete().where(this, JOBS.c.state.in_(FINAL))).rowcount
+            if not gone:
+                return connection.scalar(sa.select(JOBS.c.state).where(this))
+            connection.execute(EVENTS.delete().where(EVENTS.c.job == identifier))
+            return "deleted"
+
+        state = _there(await self._table.write(remove))
+        if state != "deleted":
+            raise ConflictError(f"the measurement has not ended: it is {state}", hint="cancel it first")
+
     async def forget(self, retention_seconds: float) -> int:
         """Delete jobs that ended longer ago, with their texts and events; return how many."""
 

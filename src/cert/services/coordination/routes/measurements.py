@@ -136,6 +136,23 @@ async def cancel_measurement(measurement_id: Identifier, state: State, principal
     return measurement_of(job, state.chats.names[0])
 
 
+@router.delete(
+    "/{measurement_id}",
+    operation_id="delete_measurement",
+    summary="Delete a measurement that has ended",
+    status_code=204,
+    response_class=Response,
+)
+async def delete_measurement(measurement_id: Identifier, state: State, principal: Writer) -> Response:
+    """Tasks, result, report and events are deleted, and its `Idempotency-Key` is free again.
+
+    Costs stay in the books. Paid answers stay until the retention is over, since other measurements of the
+    tenant are answered from them. One that waits or is at work is not deleted: cancel it first.
+    """
+    await state.jobs.delete(principal.tenant, measurement_id)
+    return Response(status_code=204)
+
+
 @router.get(
     "/{measurement_id}/result",
     operation_id="get_measurement_result",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 
 from cert.core.errors import CertError
 from cert.services.coordination.cursors import Cursor, cursor_of, place_of
 from cert.services.coordination.shown import (
     BaselineList,
+    Drift,
     DriftList,
     ModelCard,
     ModelList,
     baselines_of,
     drift_of,
 )
-from cert.services.coordination.state import CoordinationState, Reader, State
+from cert.services.coordination.state import CoordinationState, Reader, State, Writer
+from cert.services.coordination.wire import Acknowledgement
 
 __all__ = ["router"]
 
@@ -51,6 +53,30 @@ async def get_drift(state: State, principal: Reader) -> object:
     """Of the measurements that were asked for with `watch_drift`."""
     states = await state.drift.states(principal.tenant)
     return DriftList(items=[drift_of(system, status) for system, status in states])
+
+
+@router.post(
+    "/drift/{drift_id}/acknowledge",
+    operation_id="acknowledge_drift",
+    summary="Take an alarm off: somebody has seen it",
+    response_model=Drift,
+    tags=["drift"],
+)
+async def acknowledge_drift(
+    drift_id: Annotated[str, Path(min_length=1, max_length=40, examples=["d_0123456789abcdef01234567"])],
+    state: State,
+    principal: Writer,
+    body: Acknowledgement | None = None,
+) -> object:
+    """Who (the id of the key) and when is kept with the series. Without an alarm nothing happens.
+
+    The reference stays, and the promise begins anew: what is still as it was found alarms again.
+    """
+    seen = None if body is None else body.raised_at
+    system, status = await state.drift.acknowledge(
+        principal.tenant, drift_id, by=principal.key_id, raised_at=seen
+    )
+    return drift_of(system, status)
 
 
 @router.get(
