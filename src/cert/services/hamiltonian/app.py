@@ -19,12 +19,15 @@ from cert.services.hamiltonian.passthrough.engine import Engine
 from cert.services.hamiltonian.passthrough.routes import router as passthrough
 from cert.services.hamiltonian.recent import RecentAnalyses
 from cert.services.hamiltonian.routes import analyses, analyze, calibrations
-from cert.services.hamiltonian.state import HamiltonianState
+from cert.services.hamiltonian.state import HamiltonianState, LiveStreams
 from cert.services.page import page_router
 from cert.trajectory.api import HamiltonianMonitor
 
 __all__ = ["create_app"]
 
+# Of the time for the end, what answers of a chat may still take before they are told of it; the server
+# cancels what is left after four fifths.
+_PATIENCE = 0.5
 _DESCRIPTION = """Watches language models at work: how far each answer can be trusted, token by token.
 
 A verdict is `pass`, `fail`, `undecided` or `not_measured`. It comes with a promise where an operator has
@@ -66,7 +69,8 @@ def create_app(
             None if options.upstream is None else Engine(options.upstream, breaker=settings.breaker.policy())
         )
         async with _recent(options, health) as recent:
-            app.state.cert = state = HamiltonianState(options, models, recent, engine)
+            live = LiveStreams(_PATIENCE * settings.service.shutdown_seconds)
+            app.state.cert = state = HamiltonianState(options, models, recent, engine, live)
             forget = drain_of(app).tell(state.live.end)
             await asyncio.to_thread(models.load)
             try:

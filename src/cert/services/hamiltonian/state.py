@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,29 +24,50 @@ __all__ = ["HamiltonianState", "LiveStreams", "Reader", "State", "Writer", "stat
 class LiveStreams:
     """Generations that somebody reads as they come; all of them can be brought to an end.
 
+    Args:
+        patience_seconds: that answers of a chat may still take when the service is about to end.
+
     Attributes:
         ending: the service is about to end.
+        out_of_patience: and answers of a chat have had their time.
     """
 
-    def __init__(self) -> None:
-        self.ending = False
+    def __init__(self, patience_seconds: float = 0.0) -> None:
+        self.ending = self.out_of_patience = False
+        self._patience = patience_seconds
         self._stops: set[Callable[[], None]] = set()
+        self._patient: set[Callable[[], None]] = set()
 
     @contextlib.contextmanager
-    def open(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Count a stream for as long as the block runs; ``stop`` ends it at its next token."""
-        self._stops.add(stop)
-        if self.ending:
+    def open(self, stop: Callable[[], None], *, patient: bool = False) -> Iterator[None]:
+        """Count a stream for as long as the block runs.
+
+        Args:
+            stop: ends it at its next token.
+            patient: an answer in hand that is finished where there is time; any other ends at once.
+        """
+        stops = self._patient if patient else self._stops
+        stops.add(stop)
+        if self.out_of_patience if patient else self.ending:
             stop()
         try:
             yield
         finally:
-            self._stops.discard(stop)
+            stops.discard(stop)
 
     def end(self) -> None:
-        """Stop every stream, and each that begins from now on."""
+        """Stop every stream, and each that begins from now on; answers of a chat once their time is over."""
         self.ending = True
         for stop in list(self._stops):
+            stop()
+        if self._patience > 0.0:
+            asyncio.get_running_loop().call_later(self._patience, self._end_patient)
+        else:
+            self._end_patient()
+
+    def _end_patient(self) -> None:
+        self.out_of_patience = True
+        for stop in list(self._patient):
             stop()
 
 

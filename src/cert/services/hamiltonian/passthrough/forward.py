@@ -14,6 +14,7 @@ from cert.backends.openai_server.probe import Profile
 from cert.core.errors import CertError, UpstreamConnectionError
 from cert.services.common.errors import NotFoundError
 from cert.services.hamiltonian.passthrough.asking import Asked
+from cert.services.hamiltonian.passthrough.ending import Ending, cut_short
 from cert.services.hamiltonian.passthrough.engine import Engine, Refusal
 from cert.services.hamiltonian.passthrough.errors import error_bytes, refusal_response, withheld_response
 from cert.services.hamiltonian.passthrough.events import DONE, ChunkStream, data_of, event
@@ -57,7 +58,7 @@ async def forwarded(state: HamiltonianState, tenant: str, asked: Asked, request:
             return await _whole(state, engine, asked, watcher, response)
         if state.options.mode == "hold":
             return await _held(state, engine, asked, watcher, response)
-    return ChunkStream(_relayed(engine, asked, watcher, response), engine.passed(response))
+    return ChunkStream(_relayed(state, engine, asked, watcher, response), engine.passed(response))
 
 
 async def _profile(engine: Engine, model: str) -> Profile | None:
@@ -150,35 +151,37 @@ async def _replayed(chunks: list[Answer], outcome: Outcome, action: str) -> Asyn
 
 
 async def _relayed(
-    engine: Engine, asked: Asked, watcher: Watcher, response: httpx2.Response
+    state: HamiltonianState, engine: Engine, asked: Asked, watcher: Watcher, response: httpx2.Response
 ) -> AsyncGenerator[bytes, None]:
     """Pass a stream on chunk by chunk; the last one, which alone is waited for, gets the verdict."""
     held: Answer | None = None
+    ending = Ending()
     try:
-        async with aclosing(engine.chunks(response)) as source:
-            async for data in data_of(source):
-                if data == DONE:
-                    yield event(_last(held, await watcher.finish()))
-                    yield event(DONE)
-                    return
-                watcher.feed(data)
-                if held is not None:
-                    yield event(held.encode())
-                    held = None
-                answer = _read(data)
-                if answer is None or "error" in answer.fields:
-                    yield event(data)
-                    continue
-                answer.strip(asked)
-                if answer.ends:
-                    held = answer
-                else:
-                    yield event(answer.encode())
+        with state.live.open(ending.stop, patient=True):
+            async with aclosing(engine.chunks(response)) as source:
+                async for data in data_of(ending.until(source)):
+                    if data == DONE:
+                        yield event(_last(held, await watcher.finish()))
+                        yield event(DONE)
+                        return
+                    watcher.feed(data)
+                    if held is not None:
+                        yield event(held.encode())
+                        held = None
+                    answer = _read(data)
+                    if answer is None or "error" in answer.fields:
+                        yield event(data)
+                        continue
+                    answer.strip(asked)
+                    if answer.ends:
+                        held = answer
+                    else:
+                        yield event(answer.encode())
         raise UpstreamConnectionError("the engine's stream ended before the answer was whole")
     except CertError as error:
         if held is not None:
             yield event(held.encode())
-        yield event(error_bytes(error))
+        yield event(cut_short(state.options.mode) if ending.told else error_bytes(error))
 
 
 def _last(held: Answer | None, outcome: Outcome) -> bytes:

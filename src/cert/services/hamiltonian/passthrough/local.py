@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from cert.backends.base import Message
 from cert.core.errors import CertError, InputError
 from cert.services.hamiltonian.passthrough.asking import Asked
+from cert.services.hamiltonian.passthrough.ending import cut_short
 from cert.services.hamiltonian.passthrough.errors import error_bytes, withheld_response
 from cert.services.hamiltonian.passthrough.events import DONE, ChunkStream, event
 from cert.services.hamiltonian.passthrough.local_form import (
@@ -137,7 +139,10 @@ class _Chat:
     async def live(self) -> AsyncGenerator[bytes, None]:
         """Yield the answer as it is generated."""
         streams = [self._stream(index) for index in range(self._count)]
+        live = contextlib.ExitStack()
         try:
+            for stream in streams:
+                live.enter_context(self._state.live.open(stream.stop, patient=True))
             for index in range(self._count):
                 yield self._chunk(index, {"role": "assistant", "content": ""})
             async with aclosing(merged(streams)) as tokens:
@@ -145,6 +150,9 @@ class _Chat:
                     listed = piece_logprobs(token, self._asked)
                     if token.text or listed is not None:
                         yield self._chunk(index, {"content": token.text}, listed)
+            if self._state.live.out_of_patience and any(map(_is_cut, streams)):
+                yield event(cut_short("observe"))
+                return
             entries = [
                 await self._state.recent.keep(self._tenant, stream.analysis, model=self._name, source="chat")
                 for stream in streams
@@ -156,6 +164,7 @@ class _Chat:
         except CertError as error:
             yield event(error_bytes(error))
         finally:
+            live.close()
             for stream in streams:
                 await stream.close()
 
@@ -207,6 +216,12 @@ class _Chat:
     def _of_choice(self, index: int) -> dict[str, Any]:
         seed = self._options["seed"]
         return self._options | {"seed": None if seed is None else seed + index}
+
+
+def _is_cut(stream: AsyncTrajectoryStream) -> bool:
+    """Say whether somebody else than the gate has ended it before its end."""
+    analysis = stream.analysis
+    return analysis.generation.finish_reason == "early_stop" and analysis.early_stop is None
 
 
 def _additions(entry: Entry) -> Iterator[str]:
