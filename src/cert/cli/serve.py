@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +67,7 @@ def _serve(
 
     settings, metrics = _settings(host, own_metrics_port, metrics_port)
     configure_logging(**settings.logging.model_dump())  # a service's defaults, not those of a terminal
+    _quiet_libraries()
     service = _create(name, settings)
     at = settings.service.port if port is None else port
     serve(
@@ -74,6 +76,15 @@ def _serve(
         metrics_port=metrics,
         ready=lambda bound: _announce(name, service, bound),
     )
+
+
+def _quiet_libraries() -> None:
+    """Keep the progress bars of transformers out of the log, also of models that are loaded later.
+
+    By its settings, so that a service without a model of its own does not import it.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def _settings(
