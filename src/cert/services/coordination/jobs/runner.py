@@ -178,7 +178,7 @@ class JobRunner:
         try:
             return await self._claims.claim()
         except StoreError as error:
-            self._log.warning("claim_failed", error=error.code)
+            self._log.warning("claim_failed", error=error.code, reason=_reason(error))
             return None
 
     async def _run(self, claim: Claim) -> None:
@@ -191,7 +191,7 @@ class JobRunner:
                 await self._to_its_end(held)
         except StoreError as error:
             # The lease expires, and whoever claims the job then finds the answers.
-            self._log.error("job_left", job=claim.job.id, error=error.code)
+            self._log.error("job_left", job=claim.job.id, error=error.code, reason=_reason(error))
         finally:
             del self._in_hand[claim.job.id]
             self._places.release()
@@ -237,7 +237,7 @@ class JobRunner:
     async def _failed(self, claim: Claim, task: asyncio.Task[Outcome] | None) -> None:
         error = None if task is None or task.cancelled() else task.exception()
         if isinstance(error, StoreError) and not isinstance(error, StoreUnusableError):
-            self._log.warning("job_given_back", job=claim.job.id, error=error.code)
+            self._log.warning("job_given_back", job=claim.job.id, error=error.code, reason=_reason(error))
             await asyncio.sleep(_LOOK_SECONDS)
             await self._claims.release(claim)
             return
@@ -283,3 +283,8 @@ class JobRunner:
             if standing != "held":
                 held.end(standing)
                 return
+
+
+def _reason(error: StoreError) -> str:
+    """Return what failed in a store, such as ``busy`` or a SQLSTATE: neither a place nor a text."""
+    return str(error.context.get("reason", ""))
