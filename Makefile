@@ -23,6 +23,7 @@ PYTEST_WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+TOOLS := .venv-deployments
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Locks name every package, so nothing is resolved and nothing unhashed can slip in; torch comes after them.
 INSTALL_LOCK := $(PIP) install -qq --no-deps --require-hashes -r
@@ -33,7 +34,7 @@ INSTALL_CERT := $(PIP) install -qq --no-deps --no-build-isolation -e .
 help:  ## List the targets
 	@echo "Usage: make TARGET"; echo
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
-		printf '  %-12s %s\n' "$$name" "$$text"; done
+		printf '  %-18s %s\n' "$$name" "$$text"; done
 
 # --- setting up ---------------------------------------------------------------------------------
 
@@ -62,6 +63,12 @@ $(STAMPS)/dev: requirements/dev.lock requirements/torch.txt pyproject.toml src/c
 	@$(INSTALL_TORCH)
 	@$(INSTALL_CERT)
 	@$(PIP) check
+	@touch $@
+
+$(TOOLS)/.stamp: requirements/deployments.lock | $(STAMPS)/venv
+	@echo "Installing the tools that deploy (Helm's engine is the large one)"
+	@[ -x $(TOOLS)/bin/python ] || $(BIN)/python -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install -qq --no-deps --require-hashes -r $<
 	@touch $@
 
 # --- using --------------------------------------------------------------------------------------
@@ -93,6 +100,13 @@ test-system: $(STAMPS)/dev  ## Install Debian packages and run the tests that ne
 		if [ $$status -eq 5 ]; then echo "No test is marked 'system' (or none matches PYTEST_ARGS)."; status=0; fi; \
 		exit $$status
 
+.PHONY: verify-deployments
+verify-deployments: $(STAMPS)/dev $(TOOLS)/.stamp  ## Build, run and check everything in deployments/ with the real tools
+	@bash scripts/debian_packages.sh requirements/debian-deployments.txt
+	@bash scripts/deployments/trixie_tools.sh
+	@bash scripts/deployments/build_images.sh
+	$(BIN)/python -m pytest -m deployments --durations=10 --durations-min=5 $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: $(STAMPS)/dev  ## Check formatting, lint and who imports whom
 	$(BIN)/ruff format --check .
@@ -120,5 +134,5 @@ lock: $(STAMPS)/venv  ## Write the lock files from pyproject's ranges (UPGRADE=1
 
 .PHONY: clean
 clean:  ## Remove .venv, builds and caches
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	rm -rf $(VENV) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

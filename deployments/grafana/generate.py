@@ -59,11 +59,17 @@ def figure(title: str, expression: str, **options: Any) -> Panel:
     return Panel(title, [(expression, "")], figure=True, width=options.pop("width", 4), **options)
 
 
+UP = 'up{job=~"hamiltonian|coordination"}'
 LOAD = "cert_model_load_duration_seconds_sum / cert_model_load_duration_seconds_count"
 LOST = " + ".join(
     f"sum by (job) (increase(cert_{what}_total[1h]))"
     for what in ("events_lost", "log_lines_lost", "observer_failures")
 )
+
+
+def or_none(expression: str) -> str:
+    """Return an expression that is 0 where nothing happened yet, and empty where no service is up."""
+    return f"{expression} or 0 * count({UP} == 1)"
 
 
 def per_second(metric: str, *by: str) -> str:
@@ -80,13 +86,13 @@ OVERVIEW = (
     figure(
         "Services", 'count by (job) (up{job=~"hamiltonian|coordination"} == 1)', about="Replicas that answer."
     ),
-    figure("Unhealthy", 'sum(cert_health_state{health="unhealthy"})', limit=1),
+    figure("Unhealthy", or_none('sum(cert_health_state{health="unhealthy"})'), limit=1),
     figure("Generations a minute", f"60 * sum(rate(cert_generations_total{RATE}))"),
     figure(
         "Failing the gate", "max(model:cert_generations_failed:ratio_rate15m)", unit="percentunit", limit=0.2
     ),
     figure("Spent of the budget", "max(budget:cert_budget_spent:ratio)", unit="percentunit", limit=0.8),
-    figure("Promises void", 'sum(cert_gate_state{gate_state="void"})', limit=1),
+    figure("Promises void", or_none('sum(cert_gate_state{gate_state="void"})'), limit=1),
     curve(
         "Requests",
         per_second("cert_http_requests_total", "job", "status"),
@@ -180,10 +186,10 @@ GATE = (
 COST = (
     figure("Spent in the window", "max by (budget) (cert_budget_spent_dollars)", unit="currencyUSD"),
     figure("Limit", "max by (budget) (cert_budget_limit_dollars)", unit="currencyUSD"),
-    figure("Calls refused, 24 h", "sum(increase(cert_budget_refused_total[24h]))", limit=1),
-    figure("Measurements, 24 h", "sum(increase(cert_coordination_measurements_total[24h]))"),
-    figure("Drift alarms that stand", "sum(cert_drift_alarms_standing)", limit=1),
-    figure("Circuits open", 'sum(cert_circuit_state{state="open"})', limit=1),
+    figure("Calls refused, 24 h", or_none("sum(increase(cert_budget_refused_total[24h]))"), limit=1),
+    figure("Measurements, 24 h", or_none("sum(increase(cert_coordination_measurements_total[24h]))")),
+    figure("Drift alarms that stand", or_none("sum(cert_drift_alarms_standing)"), limit=1),
+    figure("Circuits open", or_none('sum(cert_circuit_state{state="open"})'), limit=1),
     curve(
         "Dollars a hour, as settled",
         f"3600 * sum by (budget) (rate(cert_budget_settled_dollars_total{RATE}))",

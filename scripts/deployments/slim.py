@@ -37,6 +37,8 @@ def kinds(packages: Path) -> Iterator[tuple[str, list[Path]]]:
     """Yield what goes, by kind."""
     found = [packages / name for name in INSTALLERS]
     found += [path for name in INSTALLERS for path in packages.glob(f"{name}-*.dist-info")]
+    programs = packages.parents[2] / "bin"
+    found += [path for name in ("pip*", "wheel", "hatchling") for path in programs.glob(name)]
     yield "installers", [*found, packages / "distutils-precedence.pth"]
     yield (
         "tests",

@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from cert.coordination.chat import ChatRequest
 from cert.coordination.scripted import ScriptedChat
 from cert.core.config import ServiceSettings, Settings, UpstreamSettings, load_settings
-from cert.core.errors import ConfigurationError
+from cert.core.errors import ConfigurationError, StoreError
 from cert.services.common.keys import KeyFile, new_key
-from cert.services.coordination.app import create_app
+from cert.services.coordination.app import create_app, when_there
 from cert.services.coordination.options import CoordinationOptions, options_of
 
 TASKS = [{"text": "What is 17 + 25?", "references": ["42"]}, {"text": "What is 9 * 8?", "references": ["72"]}]
@@ -380,3 +380,23 @@ def test_a_database_without_a_key_does_not_start():
         load_settings({"CERT_DATABASE_URL": "sqlite:////tmp/x.db"})
     with pytest.raises(ConfigurationError):
         replace(CoordinationOptions(), database_url=SecretStr("sqlite:////tmp/x.db"))
+
+
+@pytest.mark.anyio
+async def test_a_database_that_comes_up_later_is_waited_for_and_one_that_does_not_is_told():
+    """At the start of a whole stack the database is the slowest to come."""
+    tries: list[int] = []
+
+    async def prepare() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise StoreError("it is not there yet")
+
+    await when_there(prepare, 10.0)
+    assert len(tries) == 3
+
+    async def never() -> None:
+        raise StoreError("it is not there")
+
+    with pytest.raises(StoreError):
+        await when_there(never, 0.0)

@@ -150,6 +150,13 @@ class JobSettings(SettingsGroup):
     )
     concurrent: int = setting(2, "JOBS_CONCURRENT", "measurements at work at once in this process", ge=1)
     queue: int = setting(100, "JOBS_QUEUE", "measurements of a tenant that wait", ge=1)
+    database_wait_seconds: float = setting(
+        30.0,
+        "DATABASE_WAIT_SECONDS",
+        "seconds that a start waits for PostgreSQL to be there",
+        ge=0,
+        allow_inf_nan=False,
+    )
     lease_seconds: Seconds = setting(
         30.0, "JOBS_LEASE_SECONDS", "seconds after which a silent replica is dead"
     )

@@ -38,7 +38,7 @@ from cert.services.sealed.cipher import Cipher
 from cert.services.sealed.renewal import renew_seals
 from cert.services.sealed.resealing import Resealed
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "when_there"]
 
 _DESCRIPTION = """Measures whether a team of agents is worth it, against one agent that spends the same.
 
@@ -100,6 +100,25 @@ def create_app(
     )
 
 
+async def when_there(prepare: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Prepare a database; one that comes up at the same time as this service is waited for.
+
+    Raises:
+        StoreError: it is not there when the time is over.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return await prepare()
+        except StoreError as error:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            log = get_logger("cert.services.coordination")
+            log.warning("waiting_for_database", error=error.code, seconds_left=round(left, 1))
+            await asyncio.sleep(min(1.0, left))
+
+
 @contextlib.asynccontextmanager
 async def _resources(
     options: CoordinationOptions, clients: Mapping[str, ChatClient] | None
@@ -113,7 +132,8 @@ async def _resources(
         places = stack.enter_context(places_of(url))
         table = JobTable(places.jobs, cipher)
         stack.push_async_callback(table.aclose)
-        await table.prepare()
+        comes_later = url is not None and not url.startswith("sqlite:")
+        await when_there(table.prepare, options.database_wait_seconds if comes_later else 0.0)
         drift = DriftWatch(DriftMonitor(places.drift))
         stack.push_async_callback(drift.aclose)
         chats = Chats(options, redis, clients)

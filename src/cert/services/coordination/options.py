@@ -58,6 +58,7 @@ class CoordinationOptions:
         expects_anthropic: the operator has not said that there is no Claude API here.
         per_hour, total: micro-dollars of each tenant; ``None`` is no limit.
         requests_per_minute, tokens_per_minute: to each server.
+        database_wait_seconds: that a start waits for PostgreSQL.
         database_url, key: where jobs are kept, and the key of their texts in base64.
         retention_seconds: that a job is kept after its end.
         concurrent: measurements at work at once in this process.
@@ -78,6 +79,7 @@ class CoordinationOptions:
     concurrent: int = 2
     queue: int = 100
     lease_seconds: float = 30.0
+    database_wait_seconds: float = 30.0
     redis_url: SecretStr | None = None
     max_replicas: int | None = None
 
@@ -120,6 +122,7 @@ def options_of(settings: Settings) -> CoordinationOptions:
         concurrent=jobs.concurrent,
         queue=jobs.queue,
         lease_seconds=jobs.lease_seconds,
+        database_wait_seconds=jobs.database_wait_seconds,
         redis_url=settings.shared.redis_url,
         max_replicas=settings.shared.max_replicas,
     )

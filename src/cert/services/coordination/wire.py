@@ -11,13 +11,13 @@ from cert.coordination import strategies
 from cert.coordination.types import Task
 from cert.core.errors import InputError
 
-__all__ = ["Acknowledgement", "MeasurementRequest", "Rule", "TaskToDo"]
+__all__ = ["MOST_PARAMETER", "Acknowledgement", "MeasurementRequest", "Rule", "TaskToDo"]
 
 # What no deployment allows more of; an operator's limit on the size of a request is lower.
 MOST_TASKS = 1_000
 MOST_SYSTEMS = 8
 MOST_CALLS = 200_000
-_MOST_PARAMETER = 20
+MOST_PARAMETER = 20
 _LARGEST = 2**63 - 1
 
 Rule: TypeAlias = Literal["exact", "normalized", "numeric", "choice", "regex"]
@@ -137,8 +137,8 @@ class MeasurementRequest(_Request):
         for system in self.systems:
             name, parameters = strategies.parse(system)
             if any(
-                isinstance(value, int | float) and abs(value) > _MOST_PARAMETER
+                isinstance(value, int | float) and abs(value) > MOST_PARAMETER
                 for value in parameters.values()
             ):
-                raise InputError(f"a parameter of a system is at most {_MOST_PARAMETER}")
+                raise InputError(f"a parameter of a system is at most {MOST_PARAMETER}")
             strategies.get(name, **parameters)
