@@ -61,6 +61,27 @@ def build_model(width: int = 512, layers: int = 8) -> LocalBackend:
     return LocalBackend(model, tokenizer, name="random Qwen2")
 
 
+def build_large(device: str) -> LocalBackend:
+    """Make a model of the shape of Qwen2.5-7B with random weights in bfloat16 on a GPU."""
+    torch.manual_seed(0)
+    small = build_model(width=64, layers=1)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=3584,
+        intermediate_size=18_944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        tie_word_embeddings=False,
+    )
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(device):
+        model = Qwen2ForCausalLM(config).eval()
+    torch.set_default_dtype(torch.float32)
+    model.generation_config.eos_token_id = None
+    return LocalBackend(model, small.tokenizer, name="random Qwen2.5-7B")
+
+
 def prompts(batch: int) -> list[str]:
     """Return prompts of the same length, so that padding plays no part."""
     return [" ".join(f"w{1 + row * PROMPT_TOKENS + i}" for i in range(PROMPT_TOKENS)) for row in range(batch)]
@@ -69,7 +90,9 @@ def prompts(batch: int) -> list[str]:
 def runs(backend: LocalBackend, batch: int, tokens: int) -> dict[str, Callable[[], Any]]:
     """Return the contestants, each giving the generated ids."""
     requests = [GenerationRequest(prompt, max_new_tokens=tokens) for prompt in prompts(batch)]
-    ids = torch.tensor([backend.encoder.encode(request.prompt) for request in requests])
+    ids = torch.tensor(
+        [backend.encoder.encode(request.prompt) for request in requests], device=backend.model.device
+    )
     options: dict[str, Any] = {
         "attention_mask": torch.ones_like(ids),
         "max_new_tokens": tokens,
@@ -130,6 +153,15 @@ def peak_memory_mb(mode: str) -> float:
     return float(done.stdout.strip().splitlines()[-1])
 
 
+def gpu_memory(run: Callable[[], Any], device: str) -> float:
+    """Return the peak of a GPU's memory beyond what is there already, in MB."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    return round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)
+
+
 def measure_memory(repeats: int) -> dict[str, Any]:
     """Compare the peaks of several processes of each kind."""
     peaks: dict[str, list[float]] = {"unwatched": [], "watched": []}
@@ -170,6 +202,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=96, help="tokens at batch 1; fewer a row in a batch")
+    parser.add_argument("--device", default="cpu", help="cuda: the shape of Qwen2.5-7B in bfloat16")
     parser.add_argument("--memory-repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--memory-of", choices=("unwatched", "watched"), help=argparse.SUPPRESS)
@@ -185,7 +218,9 @@ def main() -> None:
         "ran_on": provenance(),
         "threads": torch.get_num_threads(),
     }
-    backend = build_model()
+    backend = build_model() if arguments.device == "cpu" else build_large(arguments.device)
+    if arguments.device != "cpu":
+        report["device"] = torch.cuda.get_device_name(arguments.device)
     report["parameters"] = backend.model.num_parameters()
     report["speed"] = []
     for batch, target in TARGETS.items():
@@ -198,6 +233,12 @@ def main() -> None:
             low, middle, high = row[name]["relative_speed"]
             speed = row[name]["tokens_per_second"]
             print(f"  {name:<12} {speed:>8} tokens/s, relative speed {middle} ({low} to {high})", flush=True)
+    if arguments.device != "cpu":
+        report["peak_gpu_memory_mb"] = {
+            name: gpu_memory(run, arguments.device) for name, run in runs(backend, 8, 256).items()
+        }
+        print(f"peak GPU memory beyond the model {report['peak_gpu_memory_mb']} MB", flush=True)
+        arguments.memory_repeats = 0
     report["startup_seconds"] = startup(arguments.repeats)
     for name, (low, middle, high) in report["startup_seconds"].items():
         print(f"{name:<12} {middle} s ({low} to {high})", flush=True)
