@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import hashlib
 import os
 import shutil
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +17,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 from tests.services.conftest import Running, running
 
 from cert.backends.local import LocalBackend
+from cert.coordination.drift import DriftMonitor
 from cert.coordination.scripted import ScriptedChat
 from cert.core import visible
 from cert.core.config import ServiceSettings, Settings
 from cert.services.common.keys import KeyFile, new_key
 from cert.services.coordination.app import create_app as create_coordination
+from cert.services.coordination.options import CoordinationOptions
 from cert.services.hamiltonian.app import create_app as create_hamiltonian
 from cert.trajectory.api import HamiltonianMonitor
 from cert.trajectory.calibration.calibrate import calibrate
@@ -179,7 +185,7 @@ def coordination() -> Iterator[Running]:
     def says(request: Any) -> str:
         return f"{HOSTILE} It is {41 + len(request.draw) % 2}"
 
-    clients = {"scripted": ScriptedChat(otherwise=says, latency=0.15)}
+    clients = {name: ScriptedChat(otherwise=says, latency=0.15) for name in ("scripted", "judge")}
     with running(create_coordination(Settings(), clients=clients)) as service:
         yield service
 
@@ -443,3 +449,146 @@ def test_cancel_a_measurement(coordination: Running, visit: Callable[..., Visit]
         state = http.get("/v1/measurements/" + page.url.rpartition("/")[2]).json()["state"]
     assert state == "cancelled"
     seen.clean()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_a_measurement_takes_can_be_said_in_the_form(
+    coordination: Running, visit: Callable[..., Visit], axe: str, size: str
+) -> None:
+    """A judge, a selector, a strategy with parameters, drift: asked for as the service takes them."""
+    seen = visit(coordination.url, size)
+    page = seen.page
+    page.goto("/ui")
+    if page.is_hidden("#tasks"):
+        page.click(".begin > summary")
+    assert page.is_hidden("#repeats")
+    page.fill("#tasks", 'What is 6 x 7? => 42 | forty-two\n{"text": "Why?", "id": "why", "family": "hard"}')
+    assert page.locator("#counted").inner_text() == "2 tasks; 1 without a right answer"
+    page.check('input[value="debate"]')
+    page.fill('[data-of="debate"]', "1")
+    page.check('input[value="best_of_n"]')
+    page.select_option("#scorer", "judge:judge")
+    assert page.locator("#counted").inner_text() == "2 tasks"
+    page.fill("#repeats", "2")
+    page.click("#start button.main")  # nobody picks yet: what is missing is shown, and nothing is sent
+    page.wait_for_selector("#further[open]")
+    assert page.evaluate("document.activeElement.id") == "selector"
+    assert page.url.endswith("/ui")
+    page.select_option("#selector", "scripted")
+    page.fill("#systems-too", "debate(rounds=2)")
+    page.fill("#margin", "5")
+    page.fill("#temperature", "0.5")
+    page.fill("#seed", "7")
+    page.fill("#max-tokens", "64")
+    page.fill("#family", "easy")
+    page.check("#sequential")
+    page.check("#fresh-answers")
+    page.check("#watch-drift")
+    assert seen.barriers(axe) == []
+    seen.clean()
+    with page.expect_request("**/v1/measurements") as sent:
+        page.click("#start button.main")
+    body = sent.value.post_data_json
+    assert body == {
+        "tasks": [
+            {"text": "What is 6 x 7?", "references": ["42", "forty-two"], "family": "easy"},
+            {"text": "Why?", "id": "why", "family": "hard"},
+        ],
+        "systems": ["debate(rounds=1)", "vote", "best_of_n", "debate(rounds=2)"],
+        "model": "scripted",
+        "judge": "judge",
+        "judge_repeats": 2,
+        "selector": "scripted",
+        "agents": 3,
+        "replicates": 1,
+        "max_tokens": 64,
+        "temperature": 0.5,
+        "seed": 7,
+        "margin": 0.05,
+        "sequential": True,
+        "concurrency": 4,
+        "answer_tokens": 250,
+        "fresh": True,
+        "watch_drift": True,
+    }
+    page.wait_for_url("**/ui/measurements/m_*")
+
+
+def test_the_form_by_keyboard_alone(coordination: Running, visit: Callable[..., Visit]) -> None:
+    """Without a mouse: a strategy, its parameter, the settings that are folded away, and off it goes."""
+    page = visit(coordination.url).page
+    page.goto("/ui")
+    if page.is_hidden("#tasks"):
+        page.focus(".begin > summary")
+        page.keyboard.press("Enter")
+    page.focus("#tasks")
+    page.keyboard.type(f"{time.monotonic_ns()} What is 6 x 7? => 42")
+
+    def tab_to(selector: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"document.activeElement.matches({selector!r})"):
+                return
+        raise AssertionError(selector)
+
+    tab_to("[value=debate]")
+    page.keyboard.press("Space")
+    tab_to("[data-of=debate]")
+    page.keyboard.type("1")
+    tab_to("#further > summary")
+    page.keyboard.press("Enter")
+    tab_to("#watch-drift")
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/measurements/m_*")
+
+
+def test_delete_a_measurement(coordination: Running, visit: Callable[..., Visit]) -> None:
+    """What has ended can be deleted from its page, by somebody who meant it."""
+    seen = visit(coordination.url)
+    page = seen.page
+    begin(page, 1)
+    page.wait_for_selector("#delete:not([disabled])", timeout=60_000)
+    place = page.url.rpartition("/")[2]
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.click("#delete")
+    with coordination.client() as http:
+        assert http.get(f"/v1/measurements/{place}").status_code == 200
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.click("#delete")
+        page.wait_for_url("**/ui")
+        assert http.get(f"/v1/measurements/{place}").status_code == 404
+    seen.clean()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_acknowledge_an_alarm(visit: Callable[..., Visit], axe: str, tmp_path: Path, size: str) -> None:
+    """Whoever has looked at an alarm says so on the page, which then says that somebody has."""
+    place, key = SecretStr(f"sqlite:///{tmp_path}/jobs.db"), SecretStr(base64.b64encode(b"k" * 32).decode())
+    clients = {"scripted": ScriptedChat(otherwise="42")}
+    options = CoordinationOptions(database_url=place, key=key)
+
+    async def fall() -> None:
+        async with DriftMonitor(tmp_path / "jobs-drift.db") as monitor:
+            await monitor.observe_all(
+                "anonymous/vote <script>window.pwned=1</script>", "refunds", [1.0, 0.9] * 100
+            )
+            await monitor.observe_all("anonymous/vote <script>window.pwned=1</script>", "refunds", [0.1] * 60)
+
+    with running(create_coordination(Settings(), clients=clients, options=options)) as service:
+        with service.client() as http:
+            assert http.get("/v1/drift").json()["items"] == []
+        fallen = threading.Thread(target=lambda: asyncio.run(fall()))  # the browser has this thread's loop
+        fallen.start()
+        fallen.join()
+        seen = visit(service.url, size)
+        page = seen.page
+        page.goto("/ui/drift")
+        page.wait_for_selector(".alarm button:not([disabled])")
+        assert seen.barriers(axe) == []
+        seen.clean()
+        page.click(".alarm button")
+        page.wait_for_selector("text=an alarm was acknowledged")
+        assert page.locator(".alarm").count() == 0
+        assert seen.barriers(axe) == []
+        seen.clean()

@@ -23,6 +23,8 @@ _OWN: Final = (
     "label.js",
     "measure.js",
     "progress.js",
+    "delete.js",
+    "acknowledge.js",
     "sign-in.js",
     "icon.svg",
 )

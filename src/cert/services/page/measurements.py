@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
 from typing import Annotated, Any, Final
 
 from fastapi import Query
@@ -15,6 +17,7 @@ from cert.services.coordination.jobs.records import FINAL
 from cert.services.coordination.routes import money, watching
 from cert.services.coordination.shown import Budget, measurement_of
 from cert.services.coordination.state import CoordinationState, Reader, State
+from cert.services.coordination.wire import MOST_PARAMETER
 from cert.services.page.frame import pages, shown
 
 __all__ = ["router"]
@@ -22,6 +25,13 @@ __all__ = ["router"]
 router = pages("coordination")
 _A_PAGE: Final = 20
 _DAYS: Final = 30
+_TOLD: Final = {
+    "sequential": "each corrects the draft before it",
+    "parallel": "independent answers, put together by one more",
+    "debate": "they see each other's answers, and answer again",
+    "vote": "the answer of the most",
+    "best_of_n": "a model picks one of the answers",
+}
 
 
 @router.get("")
@@ -36,7 +46,8 @@ async def measurements(
         request,
         "measurements.html.j2",
         models=(await watching.list_models(state, principal)).items,  # type: ignore[attr-defined]
-        systems=strategies.names(),
+        systems=_systems(),
+        most_parameter=MOST_PARAMETER,
         first=cursor is None,
         budget=_meter(await money.get_budget(state, principal)),  # type: ignore[arg-type]
         **await _listed(state, principal.tenant, cursor),
@@ -85,6 +96,17 @@ async def drift(request: Request, state: State, principal: Reader) -> Response:
         series=(await watching.get_drift(state, principal)).items,  # type: ignore[attr-defined]
         baselines=(await watching.list_baselines(state, principal, 50, None)).items,  # type: ignore[attr-defined]
     )
+
+
+@cache
+def _systems() -> tuple[dict[str, Any], ...]:
+    """Return the strategies with what they do, and their numbers with the usual values."""
+    found = []
+    for name in strategies.names():
+        numbers = inspect.signature(type(strategies.get(name))).parameters.values()
+        parameters = [{"name": one.name, "value": one.default} for one in numbers if type(one.default) is int]
+        found.append({"name": name, "told": _TOLD.get(name, ""), "parameters": parameters})
+    return tuple(found)
 
 
 async def _listed(state: CoordinationState, tenant: str, cursor: str | None) -> dict[str, Any]:
