@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]  # ships no types
 import httpx2
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 from tests.services.test_coordination_app import BODY, calling, measured, until
+from tests.unit.coordination.store.conftest import postgres_server, postgres_url  # noqa: F401  # fixtures
 
 from cert.coordination.drift import DriftMonitor, Plan
 from cert.coordination.scripted import ScriptedChat
@@ -117,6 +119,36 @@ async def test_a_measurement_at_work_is_cancelled_before_it_is_deleted(tmp_path)
         calls = len(team.chat.requests)
         assert (await until(client, waiting, "succeeded"))["done"] == 2, "the place at work is free again"
         assert calls < 200
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    """Of an empty PostgreSQL."""
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.mark.slow
+async def test_a_replica_takes_few_connections_of_its_database(url):
+    """Four replicas would use up all that PostgreSQL gives out, and give their jobs back again and again."""
+    chat = ScriptedChat(otherwise="42", latency=0.01)
+    options = CoordinationOptions(database_url=SecretStr(url), key=KEY, concurrent=6)
+    app = create_app(Settings(), clients={"scripted": chat}, options=options)
+    asking = await asyncpg.connect(url)
+    most = 0
+    async with calling(app) as client:
+        places = []
+        for number in range(6):
+            tasks = [{"text": f"{number}: what is {n}?", "references": ["42"]} for n in range(6)]
+            body = {"tasks": tasks, "systems": ["vote", "parallel"], "concurrency": 16}
+            places.append((await client.post("/v1/measurements", json=body)).headers["Location"])
+        for place in places:
+            while (await client.get(place)).json()["state"] not in ("succeeded", "failed"):
+                counting = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+                most = max(most, await asking.fetchval(counting) - 1)
+                await asyncio.sleep(0.05)
+            assert (await client.get(place)).json()["state"] == "succeeded"
+    await asking.close()
+    assert 8 <= most <= 24, "eight each for jobs, answers and drift"
 
 
 async def fall(team: Team, client: httpx2.AsyncClient) -> dict[str, Any]:

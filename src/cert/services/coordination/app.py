@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI
 
 from cert.coordination.chat import ChatClient
 from cert.coordination.drift import DriftMonitor
+from cert.coordination.store.databases import open_database
 from cert.core.config import Settings
 from cert.core.errors import StoreError
 from cert.core.health import HealthRegistry
@@ -46,6 +47,7 @@ A measurement is a job: it goes on without its caller, survives the end of a pro
 twice. Verdicts are `worth_it`, `not_worth_it` and `not_enough_data`.
 """
 _MOST_SECONDS_BETWEEN_CLEANINGS = 600.0
+_DATABASE_SECONDS = 10.0
 
 
 def create_app(
@@ -141,8 +143,11 @@ async def _resources(
         ledger = Ledger(table)
         budgets = TenantBudgets(options, ledger, redis)
 
+        kept = open_database(places.answers, _DATABASE_SECONDS)
+        stack.push_async_callback(kept.aclose)
+
         def answers() -> SealedStore:
-            return SealedStore(places.answers, cipher, lease_seconds=options.lease_seconds)
+            return SealedStore(places.answers, cipher, database=kept, lease_seconds=options.lease_seconds)
 
         jobs = JobStore(table, options.queue)
         runner = JobRunner(

@@ -6,6 +6,7 @@ import base64
 from dataclasses import replace
 from typing import Any
 
+from cert.coordination.store.databases import Database
 from cert.coordination.store.records import Call, Lease, Record
 from cert.coordination.store.schema import RECORDS
 from cert.coordination.store.sql import SqlStore
@@ -21,12 +22,19 @@ class SealedStore(SqlStore):
     Args:
         store: a path, or the URL of a database.
         cipher: seals the answers.
+        database: that several stores of the same place share, and that stays its maker's to close: each job
+            has a store, and a PostgreSQL gives out a hundred connections by default.
         **options: as of `SqlStore`.
     """
 
-    def __init__(self, store: str, cipher: Cipher, **options: Any) -> None:
+    def __init__(
+        self, store: str, cipher: Cipher, *, database: Database | None = None, **options: Any
+    ) -> None:
         super().__init__(store, **options)
         self._cipher = cipher
+        self._is_shared = database is not None
+        if database is not None:
+            self._database = database
 
     async def _find(self, key: str) -> Record | None:
         found = await super()._find(key)
@@ -47,6 +55,10 @@ class SealedStore(SqlStore):
             StoreError: the database cannot be used.
         """
         return await self._told(reseal(self._database, self._cipher, _SEALED))
+
+    async def _close(self) -> None:
+        if not self._is_shared:
+            await super()._close()
 
     def _opened(self, record: Record) -> Record:
         try:
