@@ -27,7 +27,7 @@ from cert.backends.detokenizer import IncrementalDecoder, TokenizerVocabulary
 from cert.backends.encoding import PromptEncoder
 from cert.backends.loading import LoadedModel, LoadOptions, load_model
 from cert.backends.memory_fallback import MemoryFallback
-from cert.backends.microbatch import BatchLimits, MicroBatcher
+from cert.backends.microbatch import IDLE_OF_ACCELERATORS, BatchLimits, MicroBatcher
 from cert.backends.quantization import quantization_of
 from cert.backends.rows import Row, ScoreRow
 from cert.backends.scoring import Scorer
@@ -86,7 +86,8 @@ class LocalBackend(Backend):
         self._memory = MemoryFallback(self._runner, hub=hub or default_hub())
         # Not a method of this object: the queue would hold it in a circle, and the model with it.
         run = partial(_run, self._runner, Scorer(self._runner), self._memory)
-        self._queue: MicroBatcher[Row | ScoreRow] = MicroBatcher(run, limits or BatchLimits())
+        idle = None if model.device.type == "cpu" else IDLE_OF_ACCELERATORS
+        self._queue: MicroBatcher[Row | ScoreRow] = MicroBatcher(run, limits or BatchLimits(), idle)
         self.window = 2 * self._queue.limits.rows
 
     @classmethod

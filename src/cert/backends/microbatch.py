@@ -14,11 +14,14 @@ from cert.backends.control import Control
 from cert.backends.detached import detached
 from cert.core.errors import ConfigurationError, OverloadedError
 
-__all__ = ["BatchLimits", "Job", "MicroBatcher"]
+__all__ = ["IDLE_OF_ACCELERATORS", "BatchLimits", "Job", "MicroBatcher"]
 
 # The thread ends after so many seconds without work, and starts again with the next request: a backend
 # that nobody uses any more costs no thread and can be collected.
 _IDLE = 1.0
+# On an accelerator each thread that computes first makes its own handles of the vendor's libraries, seconds
+# after which the next request comes: there the thread stays until the backend is closed or long unused.
+IDLE_OF_ACCELERATORS = 600.0
 # Requests that come together arrive within this many seconds of one another; waiting for the others is
 # worth this much, and never more than the second.
 _GATHER = 0.001
@@ -74,10 +77,14 @@ class MicroBatcher(Generic[J]):
     Args:
         run: runs a batch and fills the futures of its jobs; it raises nothing.
         limits: of a batch and of the queue.
+        idle: seconds without work after which the thread ends; a second by default.
     """
 
-    def __init__(self, run: Callable[[list[J]], None], limits: BatchLimits) -> None:
+    def __init__(
+        self, run: Callable[[list[J]], None], limits: BatchLimits, idle: float | None = None
+    ) -> None:
         self.limits = limits
+        self._idle_seconds = idle
         self._run = run
         # The kinds in the order of their turns, the jobs of each, by their futures, in that of their arrival.
         self._kinds: dict[Hashable, dict[Future[Any], J]] = {}
@@ -86,6 +93,7 @@ class MicroBatcher(Generic[J]):
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._at_work: MicroBatcher[J] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -111,6 +119,7 @@ class MicroBatcher(Generic[J]):
                     context={"waiting": len(self._waiting), "limit": self.limits.waiting},
                 )
             self._start()
+            self._at_work = self  # until nothing waits: a caller may drop it and keep the future
             for job in jobs:
                 self._waiting[job.future] = key = job.key
                 self._kinds.setdefault(key, {})[job.future] = job
@@ -153,25 +162,28 @@ class MicroBatcher(Generic[J]):
     def _start(self) -> None:
         # After a fork the thread is not in the child, though the object is.
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._serve, name="cert-batches", daemon=True)
+            self._thread = threading.Thread(
+                target=_serve, args=(weakref.ref(self),), name="cert-batches", daemon=True
+            )
             self._thread.start()
             _working.add(self)
 
-    def _serve(self) -> None:
-        while self._step():
-            pass
-
     # A function of its own, so that an idle thread holds on to no job.
-    def _step(self) -> bool:
+    def _step(self, idle_since: float) -> float | None:
+        """Run a batch, or wait a while for one; return since when there was none, nothing at the end."""
         with self._condition:
             if not self._condition.wait_for(lambda: self._waiting or self._closed, _IDLE) or self._closed:
+                self._at_work = None
+                longest = _IDLE if self._idle_seconds is None else self._idle_seconds
+                if not self._closed and time.monotonic() - idle_since < longest:
+                    return idle_since
                 self._thread = None
-                return False
+                return None
             self._gather()
             self._running = jobs = self._take()
         self._run_claimed(jobs)
         self._running = []
-        return True
+        return time.monotonic()
 
     def _gather(self) -> None:
         end = time.monotonic() + _GATHER_AT_MOST
@@ -225,6 +237,14 @@ _working: weakref.WeakSet[MicroBatcher[Any]] = weakref.WeakSet()
 def _end_all() -> None:
     for batcher in list(_working):
         batcher.close(_AT_EXIT)
+
+
+def _serve(reference: weakref.ref[MicroBatcher[Any]]) -> None:
+    # Between two waits it holds on to nothing, so that a backend that nobody uses any more can be collected.
+    since: float | None = time.monotonic()
+    while since is not None and (batcher := reference()) is not None:
+        since = batcher._step(since)
+        del batcher
 
 
 def _settle(jobs: Sequence[Job], error: BaseException) -> None:

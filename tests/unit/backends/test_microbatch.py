@@ -359,6 +359,26 @@ def test_the_idle_thread_ends_and_the_batcher_can_be_collected(monkeypatch):
     assert reference() is None
 
 
+def test_a_thread_that_is_to_stay_stays_and_keeps_no_batcher_alive(monkeypatch):
+    """On a GPU a new thread costs the next caller seconds; a dropped model must leave memory all the same."""
+    monkeypatch.setattr("cert.backends.microbatch._IDLE", 0.01)
+    batcher: MicroBatcher[Task] = MicroBatcher(answer, BatchLimits(), 600.0)
+    batcher.add([job := Task()])
+    job.future.result(timeout=30)
+    thread = batcher._thread
+    assert thread is not None
+    time.sleep(0.2)
+    assert thread.is_alive()
+    batcher.add([again := Task("again")])
+    assert again.future.result(timeout=30) == "again"
+    assert batcher._thread is thread
+    reference = weakref.ref(batcher)
+    del batcher
+    thread.join(10)
+    assert reference() is None
+    assert not thread.is_alive()
+
+
 def test_a_batcher_that_is_dropped_still_runs_what_it_took(monkeypatch):
     """A future in somebody's hands must come to an end, whatever became of the backend."""
     for _ in range(50):
