@@ -57,9 +57,7 @@ def create_base(
     """
     service = settings.service
     keys = None if service.api_keys_file is None else Keys(KeyFile(service.api_keys_file))
-    policy = AccessPolicy(
-        service.host, keys, service.allow_anonymous, await_keys=service.await_api_keys
-    )
+    policy = AccessPolicy(service.host, keys, service.allow_anonymous, await_keys=service.await_api_keys)
     health = HealthRegistry() if health is None else health
     base = Base(settings, policy, Sessions(service.session_seconds), health, CollectorRegistry())
     app = FastAPI(
