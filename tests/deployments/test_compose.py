@@ -133,7 +133,7 @@ def stack(folder: Path) -> Iterator[None]:
             {"services": services, "volumes": {"hamiltonian-data": {}, "coordination-data": {}, "models": {}}}
         )
     )
-    command = [
+    command: list[str | Path] = [
         ROOT / ".venv-deployments" / "bin" / "podman-compose",
         "--podman-args=--cgroup-manager=cgroupfs --runtime=runc",
         "--project-name=certtest",
