@@ -7,6 +7,7 @@ import http.server
 import json
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -251,7 +252,9 @@ def test_every_panel_has_data_under_load(tool, tmp_path):
             assert up == {"hamiltonian", "coordination"}
 
 
-def prometheus(folder: Path, address: str, targets: dict[str, str], alertmanager: str | None = None) -> Any:
+def prometheus(
+    folder: Path, address: str, targets: dict[str, str | list[str]], alertmanager: str | None = None
+) -> Any:
     """Run Prometheus on our rules, every two seconds, with shorter waits before alerts."""
     for path in (PROMETHEUS / "rules").glob("*.yml"):
         text = re.sub(r"^(\s*for:) .*$", r"\1 2s", path.read_text(), flags=re.MULTILINE)
@@ -260,7 +263,8 @@ def prometheus(folder: Path, address: str, targets: dict[str, str], alertmanager
         "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
         "rule_files": [str(folder / "rules-*.yml")],
         "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+            {"job_name": job, "static_configs": [{"targets": found if isinstance(found, list) else [found]}]}
+            for job, found in targets.items()
         ],
     }
     if alertmanager is not None:
@@ -294,7 +298,7 @@ class Webhook(http.server.BaseHTTPRequestHandler):
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_fault_comes_through_to_whoever_is_told(tool, tmp_path):
-    """The vendor fails, the breaker opens, the budget is spent, a service dies: somebody has to hear."""
+    """A breaker opens, a budget is spent, errors, no memory, a service is gone: somebody has to hear."""
     Webhook.seen = set()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -317,11 +321,12 @@ def test_a_fault_comes_through_to_whoever_is_told(tool, tmp_path):
         "CERT_RETRY_ATTEMPTS": "1",
     }
     expected = {"CertCircuitOpen", "CertCostLimitReached", "CertServiceAbsent"}
+    expected |= {"CertErrorRateHigh", "CertOutOfMemoryFrequent"}
     with (
         FaultServer(lambda _: error(500)) as failing,
         FaultServer(lambda _: ok("42")) as dear,
         running(command, tmp_path, "alertmanager"),
-        prometheus_of_faults(tmp_path, address, manager, environ, failing, dear) as measured,
+        prometheus_of_faults(tmp_path, address, manager, environ, failing, dear) as (measured, watched),
     ):
         deadline = time.monotonic() + 120
         number = 0
@@ -334,7 +339,10 @@ def test_a_fault_comes_through_to_whoever_is_told(tool, tmp_path):
                     "systems": ["vote"],
                 }
                 httpx2.post(f"{measured}/v1/measurements", json=job, timeout=30)
-            time.sleep(2)
+            for _ in range(3):
+                chat = {"model": "any", "messages": [{"role": "user", "content": "What?"}]}
+                assert httpx2.post(f"{watched}/v1/chat/completions", json=chat, timeout=30).status_code >= 500
+            time.sleep(1)
     server.shutdown()
     server.server_close()
     assert expected <= Webhook.seen, Webhook.seen
@@ -343,20 +351,44 @@ def test_a_fault_comes_through_to_whoever_is_told(tool, tmp_path):
 def prometheus_of_faults(
     folder: Path, address: str, manager: str, environ: dict[str, str], failing: FaultServer, dear: FaultServer
 ) -> Any:
-    """Run the Coordination service on two bad vendors, and Prometheus on it and on one that is gone."""
+    """Run both services on vendors and an engine that fail; Prometheus on them and on one that is gone."""
 
     @contextlib.contextmanager
-    def both() -> Iterator[str]:
+    def both() -> Iterator[tuple[str, str]]:
+        memory = free_port()
         models = f"openai:failing@{failing.url}/v1,openai:dear@{dear.url}/v1"
         with (
             service("coordination", folder, CERT_MODELS=models, **environ) as (url, metrics),
+            service("hamiltonian", folder, CERT_UPSTREAM_URL="http://127.0.0.1:9/v1") as (watched, at),
+            running([sys.executable, "-c", NO_MEMORY, str(memory)], folder, "no-memory"),
             prometheus(
-                folder, address, {"coordination": metrics, "hamiltonian": f"127.0.0.1:{free_port()}"}, manager
+                folder,
+                address,
+                {
+                    "coordination": [metrics, f"127.0.0.1:{memory}"],
+                    "hamiltonian": [at, f"127.0.0.1:{free_port()}"],
+                },
+                manager,
             ),
         ):
-            yield url
+            yield url, watched
 
     return both()
+
+
+# A program whose GPU has no memory left, as far as its metrics go: the event is the library's own.
+NO_MEMORY = """
+import sys, time
+from prometheus_client import CollectorRegistry
+from cert.core.events import OutOfMemoryMet, default_hub
+from cert.observability.metrics import metrics_observer, start_metrics_server
+registry = CollectorRegistry()
+default_hub().observe(metrics_observer(registry, hub=default_hub()))
+with start_metrics_server(registry, port=int(sys.argv[1])):
+    while True:
+        default_hub().emit(OutOfMemoryMet(model="reference", device="cuda:0", action="smaller_batch"))
+        time.sleep(1)
+"""
 
 
 class Cluster(http.server.BaseHTTPRequestHandler):
