@@ -55,7 +55,7 @@ for path in $(python3 -m pip config list 2>/dev/null | grep -oE "(file://)?/[A-Z
     case $path in /etc/ssl/*) ;; *) mount "$(echo "$path" | sed -E 's,(/opt/[^/]+)/.*,\1,')" ;; esac
 done
 mkdir -p "${XDG_CACHE_HOME:-$HOME/.cache}/cert-images/pip"
-mounts+=(--volume "${XDG_CACHE_HOME:-$HOME/.cache}/cert-images/pip:/root/.cache/pip:rw")
+mounts+=(--volume "${XDG_CACHE_HOME:-$HOME/.cache}/cert-images/pip:/var/cache/pip:rw")
 
 for name in "$@"; do
     echo "Building cert-framework/$name:$tag"

