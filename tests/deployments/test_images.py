@@ -129,9 +129,11 @@ def test_an_image_holds_no_secret_no_installer_and_no_trace_of_the_builder(name)
         "import pathlib, sys\n"
         "for p in pathlib.Path('/').rglob('*'):\n"
         "    if p.name not in sys.argv[1:]: continue\n"
-        "    if any(p.iterdir()) if p.is_dir() else p.stat().st_size: print(p)\n"
+        "    if p.is_dir() or p.stat().st_size: print(p)\n"
+        "import importlib.util\n"
+        "if importlib.util.find_spec('pip'): print('/opt/cert has pip')\n"
     )
-    names = ["pip.conf", "constraints.txt", ".netrc", "id_rsa", ".env", "pip", ".git", ".aws"]
+    names = ["pip.conf", "constraints.txt", ".netrc", "id_rsa", ".env", ".git", ".aws"]
     with_python = ["run", "--rm", "--entrypoint=/opt/cert/bin/python", *CONFINED, image(name)]
     found = [line for line in podman(*with_python, "-c", find, *names).splitlines() if line.startswith("/")]
     assert [line for line in found if not line.startswith(("/proc", "/sys"))] == []
