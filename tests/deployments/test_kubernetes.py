@@ -150,6 +150,9 @@ def test_what_pods_are_told_is_what_the_services_know(everything, name):
         assert all(isinstance(value, str) for value in config.values())
         grace = template["spec"]["terminationGracePeriodSeconds"]
         assert grace >= float(config["CERT_SHUTDOWN_SECONDS"]) + 10
+        # What the server leaves to requests in hand: see `cert.services.common.running`.
+        longest = float(config.get("CERT_REQUEST_SECONDS", Settings().service.request_seconds))
+        assert 0.8 * float(config["CERT_SHUTDOWN_SECONDS"]) >= longest
         assert config["CERT_API_KEYS_FILE"].startswith("/etc/cert/keys/")
 
 
